@@ -1,0 +1,193 @@
+//! The processes below us and their names, from /proc where there is one.
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc::pid_t;
+use nix::sys::stat::Mode;
+use nix::unistd::read;
+
+use crate::log::Line;
+use crate::signals::Signal;
+use crate::sys;
+
+/// Enough of `/proc/PID/stat` for the id, the name, the state and the parent.
+const STAT: usize = 256;
+/// More generations than there can be processes in one line; it ends the walk if /proc shows a
+/// circle, which it may while ids are used again.
+const GENERATIONS: usize = 10_000;
+
+/// Sends `signal` to every descendant of ours. Tells whether one of them took it.
+///
+/// A process that is born meanwhile may be missed; it is found by the SIGKILL, or becomes our child
+/// when its parent ends.
+pub fn signal(signal: Signal) -> bool {
+    let mut taken = false;
+    let sent = for_each_process(|pid| {
+        if descends_from_us(pid) {
+            taken |= sys::kill(pid, signal).is_ok();
+        }
+    });
+    sent.is_ok() && taken
+}
+
+/// Names of processes, separated by commas: as many as fit.
+pub struct Names {
+    bytes: [u8; 128],
+    length: usize,
+}
+
+impl Names {
+    pub fn new() -> Self {
+        Self { bytes: [0; _], length: 0 }
+    }
+
+    fn add(&mut self, name: &[u8]) {
+        let comma: &[u8] = if self.length == 0 { b"" } else { b"," };
+        for byte in comma.iter().chain(name) {
+            if let Some(free) = self.bytes.get_mut(self.length) {
+                *free = *byte;
+                self.length += 1;
+            }
+        }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Adds the names of everybody but us to `names`; none where there is no /proc.
+pub fn names(names: &mut Names) {
+    let _ = for_each_process(|pid| {
+        let mut buffer = [0; STAT];
+        if pid != sys::own_pid()
+            && let Some((name, _)) = stat(pid, &mut buffer)
+        {
+            names.add(name);
+        }
+    });
+}
+
+fn descends_from_us(pid: pid_t) -> bool {
+    let parent = |pid: pid_t| {
+        let mut buffer = [0; STAT];
+        stat(pid, &mut buffer).map(|(_, parent)| parent)
+    };
+    std::iter::successors(parent(pid), |pid| parent(*pid))
+        .take(GENERATIONS)
+        .any(|ancestor| ancestor == sys::own_pid())
+}
+
+/// A process's name and its parent.
+fn stat(pid: pid_t, buffer: &mut [u8; STAT]) -> Option<(&[u8], pid_t)> {
+    let mut path = Line::new();
+    path.text("/proc/").number(pid.unsigned_abs().into()).text("/stat\0");
+    let path = CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    parse_stat(read_start(path, buffer)?)
+}
+
+fn read_start<'a>(path: &CStr, buffer: &'a mut [u8; STAT]) -> Option<&'a [u8]> {
+    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let length = read(&file, buffer).ok()?;
+    Some(&buffer[..length])
+}
+
+/// Reads `7 (name) S 1 …`. The name may itself hold brackets and spaces.
+fn parse_stat(text: &[u8]) -> Option<(&[u8], pid_t)> {
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let parent = text.get(close..)?.split(|byte| *byte == b' ').nth(2)?;
+    Some((text.get(open + 1..close)?, process_id(parent)?))
+}
+
+fn process_id(text: &[u8]) -> Option<pid_t> {
+    crate::user::id(text)?.try_into().ok()
+}
+
+/// Calls `visit` for every process in /proc, provided that it is our namespace's.
+pub fn for_each_process(mut visit: impl FnMut(pid_t)) -> nix::Result<()> {
+    if !proc_is_ours() {
+        return Err(Errno::ENOENT);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = open(c"/proc", flags, Mode::empty())?;
+    let mut buffer = sys::EntryBuffer::new();
+    loop {
+        let mut entries = sys::read_entries(&folder, &mut buffer)?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        while let Some((name, rest)) = split_entry(entries) {
+            process_id(name).into_iter().for_each(&mut visit);
+            entries = rest;
+        }
+    }
+}
+
+/// Whether /proc has the ids by which we know ourselves and others: a host's that is mounted into a
+/// container has other ones.
+fn proc_is_ours() -> bool {
+    let mut buffer = [0; STAT];
+    let own = read_start(c"/proc/self/stat", &mut buffer)
+        .and_then(|text| process_id(text.split(|byte| *byte == b' ').next()?));
+    own == Some(sys::own_pid())
+}
+
+/// The first entry's name and what follows, from getdents64(2)'s records: inode and offset in eight
+/// bytes each, the record's length in two, the type in one, and the name up to a zero byte.
+fn split_entry(entries: &[u8]) -> Option<(&[u8], &[u8])> {
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let length = [*entries.get(LENGTH)?, *entries.get(LENGTH + 1)?];
+    let (entry, rest) = entries.split_at_checked(u16::from_ne_bytes(length).into())?;
+    let name = entry.get(NAME..)?.split(|byte| *byte == 0).next()?;
+    Some((name, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_stat_may_hold_anything() {
+        let check = |text: &str, name: &str, parent| {
+            assert_eq!(parse_stat(text.as_bytes()), Some((name.as_bytes(), parent)), "{text}");
+        };
+        check("7 (sleep) S 1 7 7 0", "sleep", 1);
+        check("7 (a) S 9 (b) R 12 7", "a) S 9 (b", 12);
+        check("7 () Z 0 7", "", 0);
+    }
+
+    #[test]
+    fn cut_stats_are_none() {
+        for text in
+            ["", "7", "7 (sleep", "7 (sleep)", "7 (sleep) S", "7 (sleep) S x", ")(", "7 ) S 1 ("]
+        {
+            assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn cut_entries_are_none() {
+        let entry = |length: u16| {
+            let mut bytes = [0; 24];
+            bytes[16..18].copy_from_slice(&length.to_ne_bytes());
+            bytes[19] = b'7';
+            bytes
+        };
+        assert_eq!(split_entry(&entry(24)), Some((&b"7"[..], &b""[..])));
+        assert_eq!(split_entry(&entry(25)), None);
+        assert_eq!(split_entry(&entry(0)), None);
+        assert_eq!(split_entry(&entry(24)[..17]), None);
+    }
+
+    #[test]
+    fn we_are_a_descendant_of_our_parent_and_not_of_ourselves() {
+        let mut buffer = [0; STAT];
+        let (_, parent) = stat(sys::own_pid(), &mut buffer).unwrap();
+        assert!(parent > 0);
+        assert!(!descends_from_us(parent));
+    }
+}

@@ -1,0 +1,127 @@
+//! What becomes of a signal that arrives: held back, replaced, dropped or handed on.
+
+use std::time::{Duration, Instant};
+
+use nix::libc::pid_t;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
+
+use crate::args::{Options, Target};
+use crate::child::Terminal;
+use crate::log::Level;
+use crate::signals::{Signal, is_order_to_end};
+use crate::sys;
+
+/// Whether the child may still take its time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    Left,
+    Over,
+}
+
+/// Hands signals on to the child.
+pub struct Forwarder<'a> {
+    options: &'a Options,
+    /// The terminal's word to processes in the background, which is where we are since we gave the
+    /// foreground away. The child it would stop.
+    deaf_to_background: bool,
+    /// The terminal's parting words to the session that gave it up, to be dropped once each.
+    parting: [Option<Signal>; 2],
+    drain: Option<Duration>,
+    /// When the SIGTERM that is held back goes on.
+    held_until: Option<Instant>,
+    /// When the child has had its time.
+    patient_until: Option<Instant>,
+    told_to_end: bool,
+}
+
+impl<'a> Forwarder<'a> {
+    pub fn new(options: &'a Options, terminal: &Terminal) -> Self {
+        let parting = match terminal {
+            Terminal::GivenUp { hangs_up: true, .. } => [Some(SIGHUP), Some(SIGCONT)],
+            _ => [None, None],
+        };
+        Self {
+            options,
+            deaf_to_background: matches!(terminal, Terminal::Foreground(_)),
+            parting,
+            drain: options.drain,
+            held_until: None,
+            patient_until: None,
+            told_to_end: false,
+        }
+    }
+
+    /// A signal has come from outside.
+    pub fn take(&mut self, arrived: Signal, child: pid_t) {
+        if self.deaf_to_background && (arrived == SIGTTIN || arrived == SIGTTOU) {
+            return;
+        }
+        if let Some(parting) = self.parting.iter_mut().find(|it| **it == Some(arrived)) {
+            *parting = None;
+            return;
+        }
+        self.told_to_end |= is_order_to_end(arrived);
+        if arrived == SIGTERM {
+            if let Some(drain) = self.drain.take() {
+                self.held_until = Instant::now().checked_add(drain);
+                return;
+            }
+            // The second one does not wait, and carries the first.
+            self.held_until = None;
+        }
+        self.forward(arrived, child);
+    }
+
+    /// Whether somebody wants all of this to end, and not only a signal to reach the child.
+    pub fn told_to_end(&self) -> bool {
+        self.told_to_end
+    }
+
+    /// Does what is due. Tells whether the child's time is up.
+    pub fn tick(&mut self, child: pid_t) -> Patience {
+        if self.held_until.is_some_and(is_past) {
+            self.held_until = None;
+            self.forward(SIGTERM, child);
+        }
+        if self.patient_until.is_some_and(is_past) {
+            self.options.log.event(Level::Life, "impatient", |it| it.pid("pid", child));
+            return Patience::Over;
+        }
+        Patience::Left
+    }
+
+    /// How long until something is due; for ever if nothing is.
+    pub fn timeout(&self) -> Option<Duration> {
+        let next = self.held_until.into_iter().chain(self.patient_until).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn forward(&mut self, arrived: Signal, child: pid_t) {
+        let Some(signal) = self.options.rewrites.apply(arrived) else { return };
+        // It may have ended, or have become another user's: no reason for us to end.
+        let sent = match self.options.target {
+            Target::Child => sys::kill(child, signal),
+            // A new child may not have come to lead a group yet.
+            Target::Group => sys::kill(-child, signal).or_else(|_| sys::kill(child, signal)),
+        };
+        self.options.log.event(Level::Signal, "forwarded", |record| {
+            record.signal("signal", arrived).signal("as", signal).pid("to", child);
+            if let Err(error) = sent {
+                record.bytes("failed", sys::reason(error).to_bytes());
+            }
+            record
+        });
+        if arrived == SIGTERM && self.patient_until.is_none() {
+            let patience = self.options.kill_after;
+            self.patient_until = patience.and_then(|it| Instant::now().checked_add(it));
+        }
+        if signal == SIGSTOP && self.options.stops_too {
+            // As PID 1 we cannot be stopped, and are not.
+            let _ = sys::kill(sys::own_pid(), SIGSTOP);
+        }
+    }
+}
+
+fn is_past(instant: Instant) -> bool {
+    Instant::now() >= instant
+}

@@ -1,0 +1,338 @@
+//! `cargo xtask push`: the layouts that were built, to one repository, tags last.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use indicatif::HumanBytes;
+use oci_spec::image::{Descriptor, ImageManifest, MediaType};
+use tokio::runtime;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::flags::{self, RegistryOptions};
+use crate::oci::layout::Layout;
+use crate::plan::{ImagePlan, Plan};
+use crate::process::Interrupt;
+use crate::registry::{Blob, Document, Registry, Repository};
+use crate::ui::Ui;
+use crate::{Context, paths};
+
+/// How many requests are under way at once.
+const PARALLEL: usize = 8;
+
+/// How often we look whether the user wants to leave.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The command: prints one reference a line, or what it would upload.
+pub fn run(context: &Context, flags: &flags::Push) -> Result<()> {
+    let plan = Plan::new(&flags.images, &[])?;
+    if flags.dry_run {
+        return preview(context, &plan, &flags.repository, &flags.registry);
+    }
+    print(&push(context, &plan, &flags.repository, &flags.registry)?);
+    Ok(())
+}
+
+/// Prints `repository@digest`, a line for every image.
+pub fn print(references: &[String]) {
+    for reference in references {
+        println!("{reference}");
+    }
+}
+
+/// Pushes the layouts of the plan's images to `repository`: all their contents, then the tags.
+/// Gives a `repository@digest` for each.
+pub fn push(
+    context: &Context,
+    plan: &Plan,
+    repository: &str,
+    options: &RegistryOptions,
+) -> Result<Vec<String>> {
+    let repository = Repository::parse(repository)?;
+    let contents = Contents::read(plan)?;
+    let registry = Registry::new(&context.ui, repository.clone(), options)?;
+    let ui = &context.ui;
+    ui.say(format!("pushing {} to {repository}", contents.names()));
+    for (image, lacks) in &contents.lacking {
+        ui.warn(format!("{image}: pushed without {lacks}, for which it was not built"));
+    }
+    let work = async {
+        let registry = Arc::new(registry.connect(options).await?);
+        upload(ui, &registry, &contents).await?;
+        Ok(registry)
+    };
+    let runtime = runtime::Runtime::new().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(unless(&context.interrupt, work));
+    let outcome = outcome
+        .with_context(|| format!("cannot push to `{repository}`, no tag was moved"))
+        .and_then(|registry| {
+            // From here on everything is there: whatever fails, each tag is right, old or new.
+            let work = move_tags(ui, &registry, &contents.images);
+            let moving = runtime.block_on(unless(&context.interrupt, work));
+            moving.with_context(|| format!("cannot move all tags of `{repository}`"))
+        });
+    // Neither a hash nor a credential helper is waited for.
+    runtime.shutdown_background();
+    outcome?;
+    let references = contents.images.iter();
+    Ok(references.map(|image| format!("{repository}@{}", image.index.digest)).collect())
+}
+
+/// Prints what [`push`] would upload, and changes nothing.
+pub fn preview(
+    context: &Context,
+    plan: &Plan,
+    repository: &str,
+    options: &RegistryOptions,
+) -> Result<()> {
+    let repository = Repository::parse(repository)?;
+    let contents = Contents::read(plan)?;
+    let registry = Registry::new(&context.ui, repository.clone(), options)?;
+    let work = async {
+        let registry = Arc::new(registry.connect(options).await?);
+        let mut lines = Vec::new();
+        for blob in absent_blobs(&registry, &contents.blobs).await? {
+            lines.push(format!("blob {repository}@{}", blob.digest));
+        }
+        let indexes = contents.images.iter().map(|image| &image.index);
+        for document in absent(&registry, contents.manifests.iter().chain(indexes)).await? {
+            lines.push(format!("manifest {repository}@{}", document.digest));
+        }
+        for image in &contents.images {
+            let tags = stale_tags(&registry, image).await?;
+            lines.extend(tags.iter().map(|tag| format!("tag {repository}:{tag}")));
+        }
+        Ok(lines)
+    };
+    let runtime = runtime::Runtime::new().context("cannot start the runtime")?;
+    let lines = runtime.block_on(unless(&context.interrupt, work));
+    runtime.shutdown_background();
+    let lines = lines.with_context(|| format!("cannot compare with `{repository}`"))?;
+    if lines.is_empty() {
+        context.ui.say(format!("{} already there", contents.names()));
+    }
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// Everything that is to be in the repository, each thing once.
+#[derive(Default)]
+struct Contents {
+    blobs: Vec<Blob>,
+    manifests: Vec<Document>,
+    images: Vec<Image>,
+    /// Images whose layout has not all the platforms of the plan, and those it has not.
+    lacking: Vec<(String, String)>,
+}
+
+struct Image {
+    name: String,
+    index: Document,
+    tags: Vec<String>,
+}
+
+impl Contents {
+    fn read(plan: &Plan) -> Result<Contents> {
+        let mut contents = Contents::default();
+        for image in &plan.images {
+            contents
+                .add(image)
+                .with_context(|| format!("cannot push the image `{}`", image.name))?;
+        }
+        let mut seen = BTreeSet::new();
+        contents.blobs.retain(|blob| seen.insert(blob.digest.clone()));
+        contents.manifests.retain(|manifest| seen.insert(manifest.digest.clone()));
+        // The longest upload begins first.
+        contents.blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        Ok(contents)
+    }
+
+    fn add(&mut self, image: &ImagePlan) -> Result<()> {
+        let layout = Layout::open(&paths::layout(&image.name))?;
+        let mut missing: Vec<_> = image.platforms.iter().map(ToString::to_string).collect();
+        for descriptor in layout.index()?.manifests() {
+            let platform = platform(descriptor);
+            missing.retain(|it| *it != platform);
+            let whose = format!("`{}` for {platform}", image.name);
+            ensure!(
+                *descriptor.media_type() == MediaType::ImageManifest,
+                "its index names a {} where a manifest should be",
+                descriptor.media_type()
+            );
+            let document = document(&layout, descriptor, format!("the manifest of {whose}"))?;
+            let manifest = ImageManifest::from_reader(document.bytes.as_slice())
+                .with_context(|| format!("cannot read the manifest of {whose}"))?;
+            self.manifests.push(document);
+            self.blobs.push(blob(&layout, manifest.config(), format!("the config of {whose}")));
+            for layer in manifest.layers() {
+                self.blobs.push(blob(&layout, layer, format!("a layer of {whose}")));
+            }
+        }
+        if !missing.is_empty() {
+            self.lacking.push((image.name.clone(), missing.join(", ")));
+        }
+        let what = format!("the image index of `{}`", image.name);
+        let index = document(&layout, &layout.index_descriptor()?, what)?;
+        self.images.push(Image { name: image.name.clone(), index, tags: image.tags.clone() });
+        Ok(())
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.images.iter().map(|image| image.name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
+/// `linux/arm/v7`, as the index has it.
+fn platform(descriptor: &Descriptor) -> String {
+    let Some(platform) = descriptor.platform() else { return "no platform".to_string() };
+    let variant = platform.variant().as_ref().map_or_else(String::new, |it| format!("/{it}"));
+    format!("{}/{}{variant}", platform.os(), platform.architecture())
+}
+
+fn document(layout: &Layout, descriptor: &Descriptor, what: String) -> Result<Document> {
+    Ok(Document {
+        digest: descriptor.digest().to_string(),
+        media_type: descriptor.media_type().to_string(),
+        bytes: layout.read_blob(descriptor)?,
+        what,
+    })
+}
+
+fn blob(layout: &Layout, descriptor: &Descriptor, what: String) -> Blob {
+    Blob {
+        digest: descriptor.digest().to_string(),
+        size: descriptor.size(),
+        path: layout.blob_path(descriptor),
+        what,
+    }
+}
+
+/// Blobs, then the manifests that name them, then the indexes that name those.
+async fn upload(ui: &Ui, registry: &Arc<Registry>, contents: &Contents) -> Result<()> {
+    let blobs = absent_blobs(registry, &contents.blobs).await?;
+    let bytes = blobs.iter().map(|blob| blob.size).sum();
+    let bar = ui.byte_bar("uploading", bytes);
+    let uploaded = blobs.len();
+    each(blobs, |blob| {
+        let (registry, bar) = (registry.clone(), bar.clone());
+        async move { registry.upload(&blob, &bar).await }
+    })
+    .await?;
+    bar.finish_and_clear();
+    let there = contents.blobs.len() - uploaded;
+    let amount = HumanBytes(bytes);
+    ui.say(format!("blobs: {uploaded} uploaded ({amount}), {there} already there"));
+    put_absent(ui, registry, "manifests", &contents.manifests).await?;
+    let indexes: Vec<_> = contents.images.iter().map(|image| image.index.clone()).collect();
+    put_absent(ui, registry, "indexes", &indexes).await
+}
+
+async fn put_absent(
+    ui: &Ui,
+    registry: &Arc<Registry>,
+    kind: &str,
+    documents: &[Document],
+) -> Result<()> {
+    let missing = absent(registry, documents).await?;
+    let pushed = missing.len();
+    each(missing, |document| {
+        let registry = registry.clone();
+        async move { registry.put(&document, &document.digest).await }
+    })
+    .await?;
+    ui.say(format!("{kind}: {pushed} pushed, {} already there", documents.len() - pushed));
+    Ok(())
+}
+
+async fn absent_blobs(registry: &Arc<Registry>, blobs: &[Blob]) -> Result<Vec<Blob>> {
+    let missing = each(blobs.to_vec(), |blob| {
+        let registry = registry.clone();
+        async move { registry.has(&blob).await.map(|has| (!has).then_some(blob)) }
+    });
+    Ok(missing.await?.into_iter().flatten().collect())
+}
+
+async fn absent(
+    registry: &Arc<Registry>,
+    documents: impl IntoIterator<Item = &Document>,
+) -> Result<Vec<Document>> {
+    let missing = each(documents.into_iter().cloned().collect(), |document| {
+        let registry = registry.clone();
+        async move {
+            let found = registry.digest_of(&document.digest, &document.what).await?;
+            Ok((found.as_ref() != Some(&document.digest)).then_some(document))
+        }
+    });
+    Ok(missing.await?.into_iter().flatten().collect())
+}
+
+/// Moves the tags that do not point at their image yet, each image's own before its general ones.
+async fn move_tags(ui: &Ui, registry: &Arc<Registry>, images: &[Image]) -> Result<()> {
+    for image in images {
+        let stale = stale_tags(registry, image).await?;
+        for tag in &stale {
+            registry.put(&image.index, tag).await?;
+        }
+        let Image { name, index, tags } = image;
+        ui.say(match stale.as_slice() {
+            [] => format!("{name}: {} already there", index.digest),
+            _ => format!("{name}: {} tagged {}", index.digest, stale.join(", ")),
+        });
+        if !stale.is_empty() && stale.len() < tags.len() {
+            ui.say(format!("{name}: {} more tags already there", tags.len() - stale.len()));
+        }
+    }
+    Ok(())
+}
+
+/// The tags of `image` that are not there or point at something else, in the plan's order.
+async fn stale_tags(registry: &Arc<Registry>, image: &Image) -> Result<Vec<String>> {
+    let right = each(image.tags.clone(), |tag| {
+        let (registry, digest) = (registry.clone(), image.index.digest.clone());
+        async move {
+            let found = registry.digest_of(&tag, &format!("the tag `{tag}`")).await?;
+            Ok((found == Some(digest)).then_some(tag))
+        }
+    });
+    let right: Vec<_> = right.await?.into_iter().flatten().collect();
+    Ok(image.tags.iter().filter(|tag| !right.contains(tag)).cloned().collect())
+}
+
+/// Does `work` for each of `items`, some at a time; the first failure ends the others.
+async fn each<I, T, F>(items: Vec<I>, work: impl Fn(I) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let mut running = JoinSet::new();
+    let mut done = Vec::new();
+    let mut items = items.into_iter();
+    loop {
+        while running.len() < PARALLEL
+            && let Some(item) = items.next()
+        {
+            running.spawn(work(item));
+        }
+        match running.join_next().await {
+            Some(finished) => done.push(finished.context("a part of the push broke down")??),
+            None => return Ok(done),
+        }
+    }
+}
+
+/// Does `work`, unless the user interrupts: then it is dropped where it stands.
+async fn unless<T>(interrupt: &Interrupt, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    while !interrupt.is_set() {
+        if let Ok(done) = timeout(POLL, work.as_mut()).await {
+            return done;
+        }
+    }
+    bail!("interrupted")
+}

@@ -1,0 +1,188 @@
+//! Who we are to a registry: the command line, then podman's files, then docker's.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+
+use super::Repository;
+use crate::flags::RegistryOptions;
+
+/// Who we are, and how we know. Shown without its secret.
+#[derive(Clone)]
+pub struct Credential {
+    pub secret: Secret,
+    source: String,
+}
+
+/// What proves who we are.
+#[derive(Clone)]
+pub enum Secret {
+    /// A name and its password.
+    Password { user: String, password: String },
+    /// What a token server once gave for them.
+    IdentityToken(String),
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.secret {
+            Secret::Password { user, .. } => write!(out, "user `{user}` ({})", self.source),
+            Secret::IdentityToken(_) => write!(out, "the identity token ({})", self.source),
+        }
+    }
+}
+
+/// What the command line says, with the password from stdin.
+pub fn given(options: &RegistryOptions) -> Result<Option<Credential>> {
+    let Some(user) = options.username.clone() else { return Ok(None) };
+    let mut password = String::new();
+    std::io::stdin()
+        .read_to_string(&mut password)
+        .context("cannot read the password from stdin")?;
+    let password = password.trim_end_matches(['\r', '\n']).to_string();
+    ensure!(!password.is_empty(), "cannot log in as `{user}`: stdin holds no password");
+    let source = "from --username".to_string();
+    Ok(Some(Credential { secret: Secret::Password { user, password }, source }))
+}
+
+/// What the first of podman's and docker's files says that knows the registry.
+pub fn find(repository: &Repository) -> Result<Option<Credential>> {
+    for path in files() {
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(err) => return Err(err).with_context(|| unreadable(&path)),
+        };
+        if let Some(secret) = read(&text, repository).with_context(|| unreadable(&path))? {
+            return Ok(Some(Credential { secret, source: format!("from {}", path.display()) }));
+        }
+    }
+    Ok(None)
+}
+
+fn unreadable(path: &Path) -> String {
+    format!("cannot read the login in `{}`", path.display())
+}
+
+fn files() -> Vec<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    // Whoever names a file of podman's means that one and not the other.
+    let podman = variable("REGISTRY_AUTH_FILE").or_else(|| {
+        variable("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json"))
+    });
+    let docker =
+        variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|it| it.join(".docker")));
+    podman.into_iter().chain(docker.map(|it| it.join("config.json"))).collect()
+}
+
+/// What the file `text` knows about `repository`.
+fn read(text: &str, repository: &Repository) -> Result<Option<Secret>> {
+    let file: serde_json::Value = serde_json::from_str(text).context("it is no JSON")?;
+    let names =
+        |key: &str| ["auths", "credHelpers"].iter().any(|table| file[*table].get(key).is_some());
+    let keys = keys(repository);
+    // The last key is asked for in any case: docker's store of all logins goes by it.
+    let narrow = keys.iter().find(|key| names(key)).or(keys.last());
+    let key = narrow.expect("a registry has one key at least");
+    match docker_credential::get_credential_from_reader(text.as_bytes(), key) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => {
+            Ok(Some(Secret::Password { user, password }))
+        }
+        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Secret::IdentityToken(token))),
+        Err(err) => none_or_why(err),
+    }
+}
+
+fn none_or_why(err: CredentialRetrievalError) -> Result<Option<Secret>> {
+    match err {
+        CredentialRetrievalError::NoCredentialConfigured => Ok(None),
+        // What it printed may be a secret, and is not shown.
+        CredentialRetrievalError::HelperFailure { stdout, helper, .. } => {
+            let knows_nothing = stdout.contains("credentials not found");
+            if knows_nothing { Ok(None) } else { bail!("the helper `{helper}` failed") }
+        }
+        CredentialRetrievalError::HelperCommunicationError => {
+            bail!("its credential helper does not run; is it installed?")
+        }
+        other => Err(anyhow!("{}", other.to_string().to_lowercase())),
+    }
+}
+
+/// The names a file may know `repository` by, the narrowest first: podman can keep one login for
+/// each namespace.
+fn keys(repository: &Repository) -> Vec<String> {
+    let mut key = repository.to_string();
+    let mut keys = vec![key.clone()];
+    while let Some(end) = key.rfind('/') {
+        key.truncate(end);
+        keys.push(key.clone());
+    }
+    if repository.registry == "docker.io" {
+        keys.push("https://index.docker.io/v1/".to_string());
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `bob:hunter2` and `eve:secret`, as the files have them.
+    const BOB: &str = "Ym9iOmh1bnRlcjI=";
+    const EVE: &str = "ZXZlOnNlY3JldA==";
+
+    #[track_caller]
+    fn check(text: &str, repository: &str, expected: Option<&str>) {
+        let repository = Repository::parse(repository).unwrap();
+        let found = read(text, &repository).unwrap().map(|secret| match secret {
+            Secret::Password { user, password } => format!("{user}:{password}"),
+            Secret::IdentityToken(token) => token,
+        });
+        assert_eq!(found.as_deref(), expected);
+    }
+
+    #[test]
+    fn a_registry_s_login_is_found() {
+        let text = format!(r#"{{"auths":{{"127.0.0.1:5000":{{"auth":"{BOB}"}}}}}}"#);
+        check(&text, "127.0.0.1:5000/a/b", Some("bob:hunter2"));
+        check(&text, "127.0.0.1:5001/a/b", None);
+    }
+
+    #[test]
+    fn the_narrowest_namespace_wins() {
+        let text =
+            format!(r#"{{"auths":{{"r.io":{{"auth":"{BOB}"}},"r.io/a":{{"auth":"{EVE}"}}}}}}"#);
+        check(&text, "r.io/a/b", Some("eve:secret"));
+        check(&text, "r.io/c/b", Some("bob:hunter2"));
+    }
+
+    #[test]
+    fn the_hub_goes_by_its_old_address_too() {
+        let old = format!(r#"{{"auths":{{"https://index.docker.io/v1/":{{"auth":"{BOB}"}}}}}}"#);
+        check(&old, "docker.io/me/pid1", Some("bob:hunter2"));
+        let new = format!(r#"{{"auths":{{"docker.io":{{"auth":"{BOB}"}}}}}}"#);
+        check(&new, "docker.io/me/pid1", Some("bob:hunter2"));
+    }
+
+    #[test]
+    fn an_identity_token_is_found() {
+        check(r#"{"auths":{"r.io":{"identitytoken":"t"}}}"#, "r.io/a", Some("t"));
+    }
+
+    #[test]
+    fn an_empty_file_knows_nobody() {
+        check("{}", "r.io/a", None);
+    }
+
+    #[test]
+    fn a_credential_is_shown_without_its_secret() {
+        let secret = Secret::Password { user: "bob".to_string(), password: "hunter2".to_string() };
+        let credential = Credential { secret, source: "from /f".to_string() };
+        assert_eq!(credential.to_string(), "user `bob` (from /f)");
+    }
+}

@@ -1,0 +1,169 @@
+//! `cargo xtask test`: every test this machine can run, and by name those it cannot.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::platform::Platform;
+use crate::{Context, flags, paths, platform, process, tools};
+
+/// Something outside this repository that some tests talk to. Those tests are in the modules
+/// named here, so that they can be left out as a whole, out loud.
+struct Part {
+    name: &'static str,
+    modules: &'static [&'static str],
+    /// A command that succeeds where the part is ready for use.
+    probe: &'static [&'static str],
+    remedy: &'static str,
+    /// Whether `--require-all` insists on it.
+    is_required: bool,
+}
+
+/// One call of `cargo test`.
+struct Suite {
+    package: &'static str,
+    /// Whose binary of pid1 is tested, where that is not this machine's.
+    platform: Option<&'static Platform>,
+}
+
+/// Package by package: together, cargo would build the xtask anew, with what the others ask of
+/// nix. The contract of the init is tested for a 32-bit and a big-endian platform, too.
+fn suites() -> Vec<Suite> {
+    let foreign = ["linux/386", "linux/arm/v7", "linux/s390x"].map(|name| {
+        let platform = name.parse().expect("it is in the table");
+        Suite { package: "pid1", platform: Some(platform) }
+    });
+    let package = |package| Suite { package, platform: None };
+    let mut suites = vec![package("pid1")];
+    suites.extend(foreign);
+    suites.extend([package("docker-testing"), package("xtask")]);
+    suites
+}
+
+const INSTALL: &str = "on Debian 12, `.ci/install` installs it";
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "docker",
+        modules: &["docker::"],
+        probe: &["docker", "version"],
+        remedy: "on Debian 12, `.ci/install` installs it and `export DOCKER_HOST=$(.ci/engine start)` starts it",
+        is_required: true,
+    },
+    Part {
+        name: "podman",
+        modules: &["podman::"],
+        probe: &["podman", "--version"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    Part {
+        name: "a registry",
+        modules: &["docker_registry::"],
+        probe: &["docker-registry", "--version"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    Part {
+        name: "skopeo",
+        modules: &["skopeo::", "docker_registry::"],
+        probe: &["skopeo", "--version"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    Part {
+        name: "umoci",
+        modules: &["umoci::"],
+        probe: &["umoci", "--version"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    // Nobody can install that; GitHub's runners are ordinary users.
+    Part {
+        name: "root's rights",
+        modules: &["compare::"],
+        probe: &["sh", "-c", "[ \"$(id -u)\" = 0 ]"],
+        remedy: "run it as root",
+        is_required: false,
+    },
+];
+
+/// Runs `cargo test` over the workspace, without the tests whose parts are missing; those are
+/// named last, and an error where everything is required.
+pub fn test(context: &Context, flags: &flags::Test) -> Result<()> {
+    let missing: Vec<_> = PARTS.iter().filter(|part| !is_ready(part.probe)).collect();
+    let required: Vec<_> = missing.iter().copied().filter(|part| part.is_required).collect();
+    if flags.require_all && !required.is_empty() {
+        bail!("cannot run all tests, this machine lacks {}", list(&required));
+    }
+    crate::dist::for_tests(context)?;
+    let skipped: Vec<_> = missing.iter().flat_map(|part| part.modules).copied().collect();
+    let mut failed = Vec::new();
+    for suite in suites() {
+        let command = cargo_test(context, &suite, flags, &skipped)?;
+        if process::run(&context.ui, &context.interrupt, command).is_err() {
+            context.interrupt.check()?;
+            failed.push(suite.name());
+        }
+    }
+    for part in &missing {
+        let modules = part.modules.join(" and ");
+        context.ui.warn(format!(
+            "not run: the tests in {modules} need {}, which this machine lacks; {}",
+            part.name, part.remedy
+        ));
+    }
+    if !failed.is_empty() {
+        bail!("tests of {} failed; what failed is above", failed.join(", "));
+    }
+    Ok(())
+}
+
+impl Suite {
+    fn name(&self) -> String {
+        let platform = self.platform.map(|it| format!(" for {it}"));
+        format!("{}{}", self.package, platform.unwrap_or_default())
+    }
+}
+
+fn cargo_test(
+    context: &Context,
+    suite: &Suite,
+    flags: &flags::Test,
+    skipped: &[&str],
+) -> Result<Command> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--package", suite.package, "--locked", "--no-fail-fast"]);
+    if let Some(platform) = suite.platform {
+        command.args(["--test", "it"]);
+        if !platform.is_native() {
+            command.env("PID1_RUNNER", tools::qemu(context, platform)?);
+        }
+    }
+    command.arg("--").args(&flags.filter);
+    command.args(skipped.iter().flat_map(|module| ["--skip", module]));
+    let platform = suite.platform.unwrap_or_else(platform::host);
+    command.env("PID1_BINARY", paths::binary(platform, "pid1"));
+    Ok(command)
+}
+
+fn is_ready(probe: &[&str]) -> bool {
+    let (program, arguments) = probe.split_first().expect("a probe is a command");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps some of them where an ordinary user's PATH does not lead.
+    let path = std::env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").into(), Path::new("/sbin").into()])
+        .collect::<Vec<_>>();
+    let Ok(path) = std::env::join_paths(path) else { return false };
+    let quiet = || Stdio::null();
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", path).stdin(quiet()).stdout(quiet()).stderr(quiet());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn list(parts: &[&Part]) -> String {
+    let parts: Vec<_> =
+        parts.iter().map(|part| format!("{} ({})", part.name, part.remedy)).collect();
+    parts.join(", ")
+}

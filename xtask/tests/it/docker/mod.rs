@@ -1,0 +1,7 @@
+//! Docker with our init: what `docker run --init` starts, and what a Dockerfile names that was
+//! written for another.
+
+mod daemon;
+
+mod dockerfile;
+mod init;

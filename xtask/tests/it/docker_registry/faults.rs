@@ -1,0 +1,315 @@
+//! A registry that misbehaves, at every stage of a push: either all is there, or no tag has moved,
+//! and the next push carries on.
+
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::server::{Door, Server};
+use crate::push::fixture::{Project, Run, Running, comes_about, fails};
+use crate::push::proxy::{Fault, Proxy, Stage};
+
+/// How many pushes are under way at once: most of them wait for a retry.
+const THREADS: usize = 8;
+
+/// How long xtask waits for an answer.
+const TIMEOUT: &str = "--timeout=1";
+
+/// How long it may take to leave after Ctrl-C.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// How long something may take to come about that must.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where it goes wrong, and what the error then begins with.
+const STAGES: &[(Stage, &str)] = &[
+    (Stage::Ping, "cannot reach the registry `"),
+    (Stage::BlobHead, "cannot look for "),
+    (Stage::UploadPost, "cannot upload "),
+    (Stage::UploadPut, "cannot upload "),
+    (Stage::ManifestHead, "cannot look for the "),
+    (Stage::ManifestPut, "cannot push the manifest of `scratch` for linux/"),
+    (Stage::IndexPut, "cannot push the image index of `scratch` (sha256:"),
+    (Stage::TagHead, "cannot look for the tag `"),
+    (Stage::TagPut, "cannot move the tag `0.1.0-scratch` to the image index of `scratch`"),
+];
+
+/// How it goes wrong, and what the error then says.
+const FAULTS: &[(&str, Fault, &str)] = &[
+    (
+        "500",
+        Fault::Answer("500 Internal Server Error", "", ""),
+        "it answers 500 Internal Server Error; its log may say why",
+    ),
+    (
+        "503",
+        Fault::Answer("503 Service Unavailable", "", "<html>"),
+        "it answers 503 Service Unavailable; its log may say why",
+    ),
+    (
+        "429",
+        Fault::Answer("429 Too Many Requests", "Retry-After: 1\r\n", ""),
+        "it answers 429 Too Many Requests; wait, then push again",
+    ),
+    ("408", Fault::Answer("408 Request Timeout", "", ""), "it answers 408 Request Timeout"),
+    ("hang", Fault::Hang, "no answer within 1 s"),
+    ("cut-request", Fault::CutRequest, "the connection was dropped ("),
+    ("cut-answer", Fault::CutAnswer, "the connection was dropped ("),
+    ("lost-answer", Fault::LoseAnswer, "the connection was dropped ("),
+];
+
+/// One fault at one stage, in front of a repository of its own.
+struct Row<'a> {
+    server: &'a Server,
+    project: &'a Project,
+    proxy: Proxy,
+    name: String,
+    stage: Stage,
+    step: &'static str,
+    fault: Fault,
+    cause: &'static str,
+}
+
+impl Row<'_> {
+    fn push(&self) -> Run {
+        let repository = format!("{}/{}", self.proxy.address, self.name);
+        self.project.run(&["push", &repository, "scratch", TIMEOUT])
+    }
+
+    /// Pushes while nothing is wrong: then all is there.
+    fn completes(&self) {
+        self.proxy.heal();
+        let run = self.push();
+        assert_eq!(run.code, Some(0), "{}: {}", self.name, run.stderr);
+        self.server.has_all(&self.name, self.project, "scratch");
+    }
+}
+
+/// Does `check` for every stage and fault.
+fn each_row(kind: &str, check: impl Fn(&Row) + Sync) {
+    let server = Server::start(&Door::Open);
+    // The first layer goes up first: its requests are those that a fault meets.
+    let project = Project::new(&["scratch"], &["linux/amd64", "linux/arm/v7"], 2_000_000);
+    let rows = STAGES.iter().flat_map(|stage| FAULTS.iter().map(move |fault| (stage, fault)));
+    let rows = Mutex::new(rows);
+    let next = || rows.lock().expect("no holder panics").next();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(((stage, step), (name, fault, cause))) = next() {
+                    check(&Row {
+                        server: &server,
+                        project: &project,
+                        proxy: Proxy::start(Some(&server.address)),
+                        name: format!("{kind}/{stage:?}-{name}").to_lowercase(),
+                        stage: *stage,
+                        step,
+                        fault: *fault,
+                        cause,
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_fault_that_passes_is_survived() {
+    each_row("passing", |row| {
+        row.proxy.set(row.stage, row.fault, 2);
+        let run = row.push();
+        assert_eq!(run.code, Some(0), "{}: {}", row.name, run.stderr);
+        // It has met the fault, and says so.
+        assert!(run.stderr.contains(row.cause), "{}: {}", row.name, run.stderr);
+        row.server.has_all(&row.name, row.project, "scratch");
+    });
+}
+
+#[test]
+fn a_fault_that_stays_moves_no_tag_and_the_next_push_completes() {
+    each_row("staying", |row| {
+        row.proxy.set(row.stage, row.fault, usize::MAX);
+        let run = row.push();
+        let last = run.stderr.lines().last().unwrap_or_default().to_string();
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{}: {last}", row.name);
+        assert!(last.contains(row.step) && last.contains(row.cause), "{}: {last}", row.name);
+        assert!(last.ends_with("; tried 4 times"), "{}: {last}", row.name);
+        let tags = row.server.tags(&row.name);
+        match (row.stage, row.fault) {
+            // The tag did move, only nobody was told; what it points at is whole.
+            (Stage::TagPut, Fault::LoseAnswer | Fault::CutAnswer) => {
+                assert_eq!(tags, ["0.1.0-scratch"], "{}", row.name);
+            }
+            _ => assert_eq!(tags, [""; 0], "{}", row.name),
+        }
+        if matches!(row.stage, Stage::TagHead | Stage::TagPut) {
+            row.server.has_contents(&row.name, row.project, "scratch");
+        } else {
+            assert!(last.contains("no tag was moved"), "{}: {last}", row.name);
+        }
+        row.completes();
+    });
+}
+
+/// A project with two images, a registry, and a proxy in front of it.
+fn setting() -> (Server, Project, Proxy, String) {
+    let server = Server::start(&Door::Open);
+    let project = Project::new(&["scratch", "static"], &["linux/amd64"], 2_000_000);
+    let proxy = Proxy::start(Some(&server.address));
+    let repository = format!("{}/pid1", proxy.address);
+    (server, project, proxy, repository)
+}
+
+#[test]
+fn a_failure_in_the_second_image_moves_no_tag_of_the_first() {
+    let (server, project, proxy, repository) = setting();
+    let (digest, _) = project.manifests("static").remove(0);
+    let refuse =
+        Fault::Answer("400 Bad Request", "", r#"{"errors":[{"code":"MANIFEST_INVALID"}]}"#);
+    proxy.set(Stage::IndexPut, refuse, usize::MAX);
+    let run = project.run(&["push", &repository, "scratch", "static"]);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(server.tags("pid1"), [""; 0]);
+    assert_eq!(server.get("pid1", &format!("manifests/{digest}")).0, 200);
+    proxy.heal();
+    project.push(&[&repository, "scratch", "static"]);
+    server.has_all("pid1", &project, "scratch");
+    server.has_all("pid1", &project, "static");
+}
+
+#[test]
+fn what_no_second_try_can_mend_is_tried_once() {
+    let (_server, project, proxy, repository) = setting();
+    let body = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#;
+    proxy.set(Stage::ManifestPut, Fault::Answer("400 Bad Request", "", body), usize::MAX);
+    let (digest, _) = project.manifests("scratch").remove(0);
+    project.cannot_push(
+        &[&repository, "scratch"],
+        &format!(
+            "error: cannot push to `{repository}`, no tag was moved: cannot push the manifest of \
+             `scratch` for linux/amd64 ({digest}): it answers 400 Bad Request (MANIFEST_INVALID: \
+             no)"
+        ),
+    );
+    let puts = proxy.seen().into_iter().filter(|it| it.stage == Stage::ManifestPut).count();
+    assert_eq!(puts, 1);
+}
+
+#[test]
+fn a_registry_whose_disk_is_full_is_quoted() {
+    let (_server, project, proxy, repository) = setting();
+    let body = r#"{"errors":[{"code":"UNKNOWN","message":"no space left on device"}]}"#;
+    let full = Fault::Answer("500 Internal Server Error", "", body);
+    proxy.set(Stage::ManifestPut, full, usize::MAX);
+    let (digest, _) = project.manifests("scratch").remove(0);
+    project.cannot_push(
+        &[&repository, "scratch"],
+        &format!(
+            "error: cannot push to `{repository}`, no tag was moved: cannot push the manifest of \
+             `scratch` for linux/amd64 ({digest}): it answers 500 Internal Server Error (UNKNOWN: \
+             no space left on device); its log may say why; tried 4 times"
+        ),
+    );
+}
+
+#[test]
+fn who_may_not_push_is_told_so() {
+    let (_server, project, proxy, repository) = setting();
+    proxy.set(Stage::UploadPost, Fault::Answer("403 Forbidden", "", ""), usize::MAX);
+    let address = &proxy.address;
+    let run = project.run(&["push", &repository, "scratch"]);
+    let last = run.stderr.lines().last().unwrap_or_default();
+    let expected = format!(
+        "it wants a login, and no login for `{address}` is known; run `docker login {address}`, or \
+         give `--username NAME --password-stdin`"
+    );
+    assert!(last.ends_with(&expected), "{last}");
+}
+
+#[test]
+fn an_upload_that_the_registry_forgot_begins_again() {
+    let (server, project, proxy, repository) = setting();
+    proxy.set(Stage::UploadPut, Fault::Answer("404 Not Found", "", ""), 2);
+    let run = project.push(&[&repository, "scratch"]);
+    assert!(run.stderr.contains("the registry has forgotten the upload"), "{}", run.stderr);
+    server.has_all("pid1", &project, "scratch");
+}
+
+#[test]
+fn a_slow_upload_is_not_taken_for_a_hanging_one() {
+    let server = Server::start(&Door::Open);
+    // More than all buffers on the way can hold.
+    let project = Project::new(&["scratch"], &["linux/amd64"], 40_000_000);
+    let proxy = Proxy::start(Some(&server.address));
+    proxy.set(Stage::UploadPut, Fault::Slow, usize::MAX);
+    let repository = format!("{}/pid1", proxy.address);
+    let start = Instant::now();
+    let run = project.push(&[&repository, "scratch", "--timeout=3"]);
+    assert!(start.elapsed() > Duration::from_secs(5), "it was not slow: {:?}", start.elapsed());
+    assert!(!run.stderr.contains("trying again"), "{}", run.stderr);
+    server.has_all("pid1", &project, "scratch");
+}
+
+#[test]
+fn retry_after_is_obeyed() {
+    let (_server, project, proxy, repository) = setting();
+    let busy = Fault::Answer("429 Too Many Requests", "Retry-After: 2\r\n", "");
+    proxy.set(Stage::Ping, busy, 1);
+    project.push(&[&repository, "scratch"]);
+    let pings: Vec<_> = proxy.seen().into_iter().filter(|it| it.stage == Stage::Ping).collect();
+    let [first, second] = pings.as_slice() else { panic!("{pings:?}") };
+    assert!(second.at - first.at >= Duration::from_secs(2), "{pings:?}");
+}
+
+const INTERRUPTED: &str = "error: cannot push to `REPOSITORY`, no tag was moved: interrupted";
+
+/// Presses Ctrl-C when `ready`; the push then ends at once, as `expected`, and has moved no tag.
+#[track_caller]
+fn interrupted(
+    setting: &(Server, Project, Proxy, String),
+    ready: impl Fn(&Running) -> bool,
+    expected: &str,
+) {
+    let (server, project, _, repository) = setting;
+    let running = Running::start(&mut project.xtask(&["push", repository, "scratch"]), b"");
+    let is_ready = comes_about(PATIENCE, || ready(&running));
+    assert!(is_ready, "{}", running.stderr());
+    let id = i32::try_from(running.child.id()).expect("a process id is an i32");
+    kill(Pid::from_raw(id), Signal::SIGINT).expect("it runs");
+    let pressed = Instant::now();
+    let run = running.finish();
+    assert!(pressed.elapsed() < PROMPT, "it took {:?}", pressed.elapsed());
+    fails(&run, &expected.replace("REPOSITORY", repository));
+    assert_eq!(server.tags("pid1"), [""; 0]);
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_an_upload_moves_no_tag() {
+    let setting = setting();
+    let proxy = setting.2.clone();
+    proxy.set(Stage::UploadPut, Fault::Hang, usize::MAX);
+    let ready = |_: &_| proxy.seen().iter().any(|it| it.stage == Stage::UploadPut);
+    interrupted(&setting, ready, INTERRUPTED);
+}
+
+#[test]
+fn a_long_retry_after_is_cut_and_ctrl_c_ends_the_wait() {
+    let setting = setting();
+    let busy = Fault::Answer("429 Too Many Requests", "Retry-After: 86400\r\n", "");
+    setting.2.set(Stage::BlobHead, busy, usize::MAX);
+    let ready = |running: &Running| running.stderr().contains("trying again in 60000 ms");
+    interrupted(&setting, ready, INTERRUPTED);
+}
+
+#[test]
+fn ctrl_c_among_the_tags_says_that_some_may_have_moved() {
+    let setting = setting();
+    let proxy = setting.2.clone();
+    proxy.set(Stage::TagPut, Fault::Hang, usize::MAX);
+    let ready = |_: &_| proxy.seen().iter().any(|it| it.stage == Stage::TagPut);
+    interrupted(&setting, ready, "error: cannot move all tags of `REPOSITORY`: interrupted");
+    setting.0.has_contents("pid1", &setting.1, "scratch");
+}

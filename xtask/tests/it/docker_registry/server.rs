@@ -1,0 +1,179 @@
+//! Debian's `docker-registry` on a free port of this machine, and what it holds.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::push::fixture::{Project, comes_about, tool};
+
+/// How long the registry may take to answer.
+const START: Duration = Duration::from_secs(20);
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Whom it lets in, and how.
+pub enum Door {
+    /// Everybody, over HTTP.
+    Open,
+    /// `bob` with the password `hunter2`.
+    Password,
+    /// Everybody, over TLS with the certificate in this folder, made by [`certificates`].
+    Tls(PathBuf),
+    /// Who has a token from the server at this address, signed by the authority in this folder.
+    Token(String, PathBuf),
+}
+
+/// A registry; it ends with the test.
+pub struct Server {
+    pub address: String,
+    pub folder: TempDir,
+    child: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself: then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    #[track_caller]
+    pub fn start(door: &Door) -> Server {
+        let folder = TempDir::new().expect("a folder can be made");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        drop(listener);
+        let config = folder.path().join("config.json");
+        fs::write(&config, configuration(&address, door, folder.path()))
+            .expect("it can be written");
+        let log = fs::File::create(folder.path().join("log")).expect("a file can be made");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).env_remove("PORT").stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("`docker-registry` is needed here");
+        let server = Server { address, folder, child };
+        let up = comes_about(START, || TcpStream::connect(&server.address).is_ok());
+        let log = fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
+        assert!(up, "docker-registry does not answer: {log}");
+        server
+    }
+
+    /// Status and body of what is at `path` in the repository, asked for without TLS.
+    pub fn get(&self, repository: &str, path: &str) -> (u16, Vec<u8>) {
+        get(&self.address, &format!("/v2/{repository}/{path}"), "")
+    }
+
+    pub fn tags(&self, repository: &str) -> Vec<String> {
+        let (status, body) = self.get(repository, "tags/list");
+        if status == 404 {
+            return Vec::new();
+        }
+        let list: serde_json::Value = serde_json::from_slice(&body).expect("it answers in JSON");
+        serde_json::from_value(list["tags"].clone()).unwrap_or_default()
+    }
+
+    /// All that the image consists of is there, byte for byte.
+    #[track_caller]
+    pub fn has_contents(&self, repository: &str, project: &Project, image: &str) {
+        let (digest, index) = project.index(image);
+        assert_eq!(self.get(repository, &format!("manifests/{digest}")), (200, index));
+        for (digest, manifest) in project.manifests(image) {
+            let bytes = project.blob(image, &digest);
+            assert_eq!(self.get(repository, &format!("manifests/{digest}")), (200, bytes));
+            for descriptor in manifest.layers().iter().chain([manifest.config()]) {
+                let digest = descriptor.digest().to_string();
+                let found = self.get(repository, &format!("blobs/{digest}"));
+                assert!(found == (200, project.blob(image, &digest)), "{digest}: {}", found.0);
+            }
+        }
+    }
+
+    /// The image is there, and every tag of the plan is its index, byte for byte.
+    #[track_caller]
+    pub fn has_all(&self, repository: &str, project: &Project, image: &str) {
+        self.has_contents(repository, project, image);
+        let (_, index) = project.index(image);
+        for tag in project.tags(image) {
+            let found = self.get(repository, &format!("manifests/{tag}"));
+            assert_eq!(found, (200, index.clone()), "{tag}");
+        }
+    }
+}
+
+/// A plain request; `header` ends with a line break or is empty.
+pub fn get(address: &str, path: &str, header: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).expect("the registry listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("it is not zero");
+    // HTTP/1.0 is answered in one piece.
+    let head = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {INDEX}, {MANIFEST}\r\n");
+    stream.write_all(format!("{head}{header}\r\n").as_bytes()).expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("an answer has a head");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok());
+    (status.expect("an answer has a status"), answer.split_off(end + 4))
+}
+
+fn configuration(address: &str, door: &Door, folder: &Path) -> String {
+    let mut config = serde_json::json!({
+        "version": "0.1",
+        "log": { "level": "warn", "accesslog": { "disabled": true } },
+        "storage": { "filesystem": { "rootdirectory": folder.join("store") } },
+        "http": { "addr": address, "secret": "for this test only" },
+    });
+    match door {
+        Door::Open => {}
+        Door::Password => {
+            let users = tool("htpasswd", &["-Bbn", "bob", "hunter2"], folder);
+            fs::write(folder.join("htpasswd"), users).expect("a file can be written");
+            let path = folder.join("htpasswd");
+            config["auth"] = serde_json::json!({ "htpasswd": { "realm": "test", "path": path } });
+        }
+        Door::Tls(certificates) => {
+            config["http"]["tls"] = serde_json::json!({
+                "certificate": certificates.join("server.pem"),
+                "key": certificates.join("server.key"),
+            });
+        }
+        Door::Token(server, certificates) => {
+            config["auth"] = serde_json::json!({ "token": {
+                "realm": format!("http://{server}/token"),
+                "service": "registry",
+                "issuer": "test",
+                "rootcertbundle": certificates.join("ca.pem"),
+            } });
+        }
+    }
+    config.to_string()
+}
+
+/// An authority (`ca.pem`) and a certificate that it gave to 127.0.0.1 (`server.pem`).
+pub fn certificates() -> TempDir {
+    let folder = TempDir::new().expect("a folder can be made");
+    let openssl = |line: &str| {
+        tool("openssl", &line.split(' ').collect::<Vec<_>>(), folder.path());
+    };
+    let names = "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n";
+    fs::write(folder.path().join("names"), names).expect("a file can be written");
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
+    );
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=registry -keyout server.key -out server.csr");
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names \
+         -out server.pem",
+    );
+    folder
+}

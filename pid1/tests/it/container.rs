@@ -303,9 +303,13 @@ impl Running {
     pub fn expect(&mut self, line: &str) {
         let got = self.line();
         if got != line {
-            let _ = self.child.kill();
+            // Nothing at all says that all in there has ended; how, is worth knowing.
+            if !got.is_empty() {
+                let _ = self.child.kill();
+            }
+            let status = self.child.wait().unwrap();
             let stderr = self.stderr.take().map(|it| it.join().unwrap()).unwrap_or_default();
-            panic!("expected `{line}`, got `{got}`; standard error: {stderr}");
+            panic!("expected `{line}`, got `{got}`; {status}; standard error: {stderr}");
         }
     }
 

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::container::{Container, Running, sh};
-use crate::limits::{emulator_loses, is_emulated, left_out};
+use crate::limits::{emulator_loses, is_emulated};
 use crate::running::{children, trappable};
 
 /// How long the storm lasts.
@@ -114,9 +114,6 @@ impl Storm {
 /// Lasts 3 seconds, or 30 with `PID1_HARD=1`.
 #[test]
 fn in_a_storm_the_last_signal_of_each_kind_arrives() {
-    if left_out("in_a_storm_the_last_signal_of_each_kind_arrives") {
-        return;
-    }
     let all: Vec<i32> = trappable().filter(|signal| !emulator_loses(*signal)).collect();
     // For the kernel, to stop is to take back what would continue, and the other way round.
     let is_stop = |signal: &i32| [20, 21, 22].contains(signal);

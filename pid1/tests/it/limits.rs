@@ -63,9 +63,9 @@ const EMULATOR_CANNOT: &[(&str, &str)] = &[
 ];
 
 /// Signals that do not arrive through an emulator: SIGABRT, which it needs for its own aborts; the
-/// real-time ones, which it moves; and those of faults. Its thread beside the program's has just
-/// these unblocked (`SigBlk` in `/proc`), so that each may go there, where its handler looks for a
-/// program and dies of SIGSEGV
+/// real-time ones, which it moves; and those of faults. SIGILL, SIGFPE and SIGSEGV are unblocked in
+/// its thread beside the program's (`SigBlk` in `/proc` shows it): one that goes there meets a
+/// handler that looks for a program and dies of SIGSEGV. SIGBUS it never blocks in the program's
 /// (<https://gitlab.com/qemu-project/qemu/-/blob/v10.0.2/util/qemu-thread-posix.c>).
 pub fn emulator_loses(signal: i32) -> bool {
     let fault = [libc::SIGILL, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV].contains(&signal);

@@ -72,12 +72,8 @@ pub const ROWS: &[Row] = &[
         // A shell would not keep it ignored over an exec.
         .before(r#"exec env --ignore-signal=CHLD "$@""#),
     row("runs with a closed stdin", "exit 7", Judge::Code(7)).before(r#"exec "$@" <&-"#),
-    row(
-        "keeps no descriptor above 2 open",
-        "closed",
-        Judge::Says("closed"),
-    )
-    .before(r#"exec "$@" 9</dev/null"#),
+    row("keeps no descriptor above 2 open", "closed", Judge::Says("closed"))
+        .before(r#"exec "$@" 9</dev/null"#),
     row("sleeps while nothing happens", "idle", Judge::Says("idle")),
     row("its options end at the command (`ls -l`)", "=ls -l /dev/null", Judge::Says("crw")),
     row("a missing program is 127", "=/there/is/none", Judge::Code(127)),

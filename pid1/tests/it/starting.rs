@@ -1,9 +1,10 @@
 //! Section 2: starting.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -22,9 +23,18 @@ fn check_failure(command: &[&str], code: i32, line: &str) {
 /// A file with `contents` and `mode`.
 fn file(contents: &str, mode: u32) -> tempfile::TempPath {
     let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-    fs::write(&path, contents).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    write(&path, contents, mode);
     path
+}
+
+/// Has another process write the file: while one is open for writing here, whatever other tests
+/// start has it open too until its own exec, and it cannot be run (ETXTBSY).
+fn write(path: &Path, contents: &str, mode: u32) {
+    let mut install = Command::new("install");
+    install.arg(format!("--mode={mode:o}")).arg("/dev/stdin").arg(path).stdin(Stdio::piped());
+    let mut install = install.spawn().unwrap();
+    install.stdin.take().unwrap().write_all(contents.as_bytes()).unwrap();
+    assert!(install.wait().unwrap().success());
 }
 
 #[test]
@@ -52,8 +62,7 @@ fn file_that_may_not_be_executed_is_passed_over_on_the_path() {
     let (first, second) = (folder.path().join("1"), folder.path().join("2"));
     for (folder, mode) in [(&first, 0o644), (&second, 0o755)] {
         fs::create_dir(folder).unwrap();
-        fs::write(folder.join("program"), "#!/bin/sh\necho ran").unwrap();
-        fs::set_permissions(folder.join("program"), fs::Permissions::from_mode(mode)).unwrap();
+        write(&folder.join("program"), "#!/bin/sh\necho ran", mode);
     }
     let path = |folders: &[&std::path::Path]| {
         std::env::join_paths(folders).unwrap().into_string().unwrap()
@@ -83,9 +92,7 @@ fn script_without_an_interpreter_line_runs_through_the_shell() {
 #[test]
 fn program_is_looked_for_in_the_childs_path() {
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("only-here");
-    fs::write(&program, "#!/bin/sh\necho found").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    write(&folder.path().join("only-here"), "#!/bin/sh\necho found", 0o755);
     let path = format!("PATH={}", folder.path().display());
     assert_eq!(Container::init(&["-e", &path, "only-here"]).run_to(0).stdout, "found\n");
     Container::init(&["only-here"]).run_to(127);
@@ -94,8 +101,7 @@ fn program_is_looked_for_in_the_childs_path() {
 #[test]
 fn empty_path_entry_is_the_current_directory() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("here"), "#!/bin/sh\necho found").unwrap();
-    fs::set_permissions(folder.path().join("here"), fs::Permissions::from_mode(0o755)).unwrap();
+    write(&folder.path().join("here"), "#!/bin/sh\necho found", 0o755);
     let folder = folder.path().to_str().unwrap();
     let outcome = Container::init(&["-e", "PATH=/none:", "-w", folder, "here"]).run_to(0);
     assert_eq!(outcome.stdout, "found\n");

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
@@ -192,8 +191,13 @@ pub fn listing(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     found
 }
 
-/// Makes `path` a program that runs `script`.
+/// Makes `path` a program that runs `script`. Another process writes it: were it open for writing
+/// here, whatever other tests start would have it open too until its own exec, and it could not be
+/// run (ETXTBSY).
 pub fn script(path: &Path, script: &str) {
-    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut install = Command::new("install");
+    install.args(["--mode=755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut install = install.spawn().unwrap();
+    write!(install.stdin.take().unwrap(), "#!/bin/sh\n{script}\n").unwrap();
+    assert!(install.wait().unwrap().success());
 }

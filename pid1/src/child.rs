@@ -15,7 +15,7 @@ use nix::unistd::{
 use crate::args::{Options, split_user, variable_name};
 use crate::log::Line;
 use crate::personality::Codes;
-use crate::sys::{self, Fork, InheritedSignals, WordList, Words};
+use crate::sys::{self, InheritedSignals, Memory, WordList, Words};
 use crate::user;
 
 /// Where programs are looked for if there is no PATH: musl's choice.
@@ -26,7 +26,7 @@ const SHELL: &CStr = c"/bin/sh";
 
 /// Why the child is not running its program.
 enum Failure {
-    Fork(Errno),
+    Start(Errno),
     Exec(Errno),
     /// The file is there; what its `#!` line or its ELF header asks for is not.
     MissingInterpreter,
@@ -86,22 +86,21 @@ pub fn terminal(session: Session) -> Terminal {
 
 /// Starts the child. Otherwise says why not, and gives the exit code.
 pub fn start(options: &Options, inheritance: &Inheritance) -> Result<pid_t, u8> {
-    match sys::fork() {
-        Ok(Fork::Init { child }) => {
-            // Also done by the child; whoever comes second finds it done. A signal to the group
-            // must not come before the group. A session it can only make itself, and not from the
-            // head of a group.
-            if options.session == Session::Ours {
-                let _ = setpgid(Pid::from_raw(child), Pid::from_raw(0));
-            }
-            Ok(child)
-        }
-        Ok(Fork::Child) => {
-            stand_alone(options.session, &inheritance.terminal);
-            exec(options, inheritance.environment, Some(&inheritance.signals))
-        }
-        Err(error) => Err(report(options, &Failure::Fork(error))),
-    }
+    let become_it = || {
+        stand_alone(options.session, &inheritance.terminal);
+        exec(options, inheritance.environment, Some(&inheritance.signals))
+    };
+    let started = sys::start(memory(options), &become_it);
+    started.map_err(|error| report(options, &Failure::Start(error)))
+}
+
+/// Ours, unless the child changes its user or its environment: whoever else is that user should
+/// find nothing of ours in it, and what it writes there would be ours for ever. What else it may
+/// write are two pages at most, to name itself in `LISTEN_PID` or to run a script by the shell.
+fn memory(options: &Options) -> Memory {
+    let plain =
+        options.user.is_none() && options.group.is_none() && options.environment().next().is_none();
+    if plain { Memory::Shared } else { Memory::Own }
 }
 
 /// Makes the child the leader of a group, so that `kill 0` in a script spares init, or of a
@@ -121,7 +120,8 @@ fn stand_alone(session: Session, terminal: &Terminal) {
     };
 }
 
-/// Becomes the program, or says why not and exits.
+/// Becomes the program, or says why not and exits. Once in the binary, for both who call it.
+#[inline(never)]
 pub fn exec(options: &Options, inherited: Words, signals: Option<&InheritedSignals>) -> ! {
     let failure = match try_exec(options, inherited, signals) {
         Err(failure) => failure,
@@ -242,7 +242,7 @@ fn environment(options: &Options, inherited: Words, home: Option<&'static CStr>)
 }
 
 /// Socket activation: descriptors are meant for the process that `LISTEN_PID` names. If that is the
-/// process init is, or was before it forked us, it becomes ours.
+/// process init is, or was before it started us, it becomes ours.
 fn listen_pid(inherited: Words) -> Outcome<Option<&'static CStr>> {
     const PREFIX: &[u8] = b"LISTEN_PID=";
     let value = |word: &'static CStr| word.to_bytes().strip_prefix(PREFIX);
@@ -349,7 +349,7 @@ impl Failure {
                 return line.text("no group ").quoted(group).text(" in /etc/group");
             }
             Self::Exec(error) | Self::Memory(error) => error,
-            Self::Fork(error) => {
+            Self::Start(error) => {
                 line.text("cannot start a process: ");
                 error
             }

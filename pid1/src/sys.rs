@@ -3,7 +3,8 @@
 //! What is here is here because nix has no safe form of it, or one that allocates (`execve`), fails
 //! after the fact (`waitpid` on a death by a real-time signal), or cannot name real-time signals.
 
-use std::ffi::{CStr, c_char, c_int, c_long};
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
@@ -138,8 +139,8 @@ unsafe impl Plain for nix::unistd::Gid {}
 // SAFETY: the null pointer.
 unsafe impl Plain for *const c_char {}
 
-/// Memory for `count` values, from the kernel and never given back: what the child needs between
-/// `fork` and `exec`. This is why there is no allocator in the program.
+/// Memory for `count` values, from the kernel and never given back: what the child needs before it
+/// is another program. This is why there is no allocator in the program.
 pub fn zeroed<T: Plain>(count: usize) -> nix::Result<&'static mut [T]> {
     let length = count.max(1).checked_mul(size_of::<T>()).ok_or(Errno::ENOMEM)?;
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
@@ -305,28 +306,53 @@ pub fn reap() -> Reaped {
     }
 }
 
-/// Which side of a [`fork`] we are.
-pub enum Fork {
-    Init { child: pid_t },
-    Child,
+/// What the child runs on until it is another program. Far more than it needs.
+#[repr(align(4096))]
+struct Stack(UnsafeCell<[u8; 65_536]>);
+
+// SAFETY: only the kernel and the child touch it, and there is one child.
+unsafe impl Sync for Stack {}
+
+/// In a section of its own, lest it come between the other variables, which share a page; under a
+/// name by which the compiler knows that none of it has to be in the file.
+#[unsafe(link_section = ".gnu.linkonce.b.child_stack")]
+static STACK: Stack = Stack(UnsafeCell::new([0; _]));
+
+/// Whose memory a new process works in until it is another program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Ours, which spares the kernel a copy of all page tables. What it changes there stays changed.
+    Shared,
+    /// One of its own.
+    Own,
 }
 
-/// fork(2), bare. The C library's version adds six system calls for threads we do not have.
-pub fn fork() -> nix::Result<Fork> {
-    let flags = c_long::from(libc::SIGCHLD);
-    // The first two arguments of clone(2) are swapped there.
-    let (first, second) = if cfg!(target_arch = "s390x") { (0, flags) } else { (flags, 0) };
-    // SAFETY: without CLONE_VM the child gets a copy of our memory, stack included, and without
-    // other flags the null pointers are not used. There is one thread, so no lock can be held by
-    // another. The C library's record of the thread's id is stale in the child, which only asks
-    // the kernel for it (`child_pid`).
-    let result = unsafe {
-        libc::syscall(libc::SYS_clone, first, second, 0 as c_long, 0 as c_long, 0 as c_long)
-    };
-    match Errno::result(result)? {
-        0 => Ok(Fork::Child),
-        child => Ok(Fork::Init { child: pid_t::try_from(child).expect("a process id is one") }),
+/// Starts a process that does `work` and exits with the code this gives. Returns when it has become
+/// another program or has ended, as vfork(2) does; from an emulator, maybe at once.
+pub fn start<F: Fn() -> u8>(memory: Memory, work: &F) -> nix::Result<pid_t> {
+    extern "C" fn call<F: Fn() -> u8>(work: *mut c_void) -> c_int {
+        // SAFETY: it is the `work` below, which its caller holds until the child needs it no more.
+        c_int::from(unsafe { &*work.cast::<F>() }())
     }
+    let shared = if memory == Memory::Shared { libc::CLONE_VM } else { 0 };
+    let (stack, size) = (STACK.0.get(), size_of::<Stack>());
+    // SAFETY: the child has a stack of its own and a copy of nothing else, or of everything. While
+    // it shares our memory we do not run, so that nothing happens to that at the same time: only
+    // it uses what `work` borrows, and the C library's `errno`. That one's record of the thread's
+    // id is stale in the child, which asks the kernel for it (`Pid::this`). There is one thread, so
+    // no lock can be held by another.
+    let child = Errno::result(unsafe {
+        libc::clone(
+            call::<F>,
+            stack.byte_add(size).cast(),
+            shared | libc::CLONE_VFORK | libc::SIGCHLD,
+            ptr::from_ref(work).cast_mut().cast(),
+        )
+    });
+    // SAFETY: the stack has no user any more, and this only makes it zero again. Where pages are
+    // larger than it is aligned, it fails and nothing is given back.
+    unsafe { libc::madvise(stack.cast(), size, libc::MADV_DONTNEED) };
+    child
 }
 
 /// Replaces the program; returns only with the reason why it could not.

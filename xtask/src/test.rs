@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test this machine can run, and by name those it cannot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
@@ -23,22 +23,30 @@ struct Part {
 /// One call of `cargo test`.
 struct Suite {
     package: &'static str,
-    /// Whose binary of pid1 is tested, where that is not this machine's.
-    platform: Option<&'static Platform>,
+    init: Init,
+}
+
+/// Which binary of pid1 is tested.
+#[derive(Clone, Copy)]
+enum Init {
+    /// This machine's.
+    Own,
+    /// That of a platform it may need an emulator for.
+    For(&'static Platform),
+    /// One built for this, with `AddressSanitizer` in it.
+    Sanitized,
 }
 
 /// Package by package: together, cargo would build the xtask anew, with what the others ask of
-/// nix. The contract of the init is tested for a 32-bit and a big-endian platform, too.
+/// nix. The contract of the init is tested for a 32-bit and a big-endian platform, too, and once
+/// more with every access to memory checked.
 fn suites() -> Vec<Suite> {
-    let foreign = ["linux/386", "linux/arm/v7", "linux/s390x"].map(|name| {
-        let platform = name.parse().expect("it is in the table");
-        Suite { package: "pid1", platform: Some(platform) }
-    });
-    let package = |package| Suite { package, platform: None };
-    let mut suites = vec![package("pid1")];
-    suites.extend(foreign);
-    suites.extend([package("docker-testing"), package("xtask")]);
-    suites
+    let foreign = ["linux/386", "linux/arm/v7", "linux/s390x"]
+        .map(|name| Init::For(name.parse().expect("it is in the table")));
+    let inits = [Init::Own].into_iter().chain(foreign).chain([Init::Sanitized]);
+    let contract = inits.map(|init| Suite { package: "pid1", init });
+    let others = ["docker-testing", "xtask"].map(|package| Suite { package, init: Init::Own });
+    contract.chain(others).collect()
 }
 
 const INSTALL: &str = "on Debian 12, `.ci/install` installs it";
@@ -122,8 +130,11 @@ pub fn test(context: &Context, flags: &flags::Test) -> Result<()> {
 
 impl Suite {
     fn name(&self) -> String {
-        let platform = self.platform.map(|it| format!(" for {it}"));
-        format!("{}{}", self.package, platform.unwrap_or_default())
+        match self.init {
+            Init::Own => self.package.to_string(),
+            Init::For(platform) => format!("{} for {platform}", self.package),
+            Init::Sanitized => format!("{} with AddressSanitizer", self.package),
+        }
     }
 }
 
@@ -135,17 +146,39 @@ fn cargo_test(
 ) -> Result<Command> {
     let mut command = Command::new("cargo");
     command.args(["test", "--package", suite.package, "--locked", "--no-fail-fast"]);
-    if let Some(platform) = suite.platform {
+    if !matches!(suite.init, Init::Own) {
         command.args(["--test", "it"]);
-        if !platform.is_native() {
-            command.env("PID1_RUNNER", tools::qemu(context, platform)?);
-        }
     }
+    let binary = match suite.init {
+        Init::Own => paths::binary(platform::host(), "pid1"),
+        Init::For(platform) => {
+            if !platform.is_native() {
+                command.env("PID1_RUNNER", tools::qemu(context, platform)?);
+            }
+            paths::binary(platform, "pid1")
+        }
+        Init::Sanitized => {
+            command.env("PID1_SANITIZED", "1");
+            sanitized(context)?
+        }
+    };
     command.arg("--").args(&flags.filter);
     command.args(skipped.iter().flat_map(|module| ["--skip", module]));
-    let platform = suite.platform.unwrap_or_else(platform::host);
-    command.env("PID1_BINARY", paths::binary(platform, "pid1"));
+    command.env("PID1_BINARY", binary);
     Ok(command)
+}
+
+/// Builds pid1 with AddressSanitizer, which rustup's toolchain has for this machine's own target.
+fn sanitized(context: &Context) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let folder = paths::target().join("asan");
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "--locked", "--package=pid1", "--target", &target]);
+    cargo.arg("--target-dir").arg(&folder);
+    // The option is not stable; it is for tests alone.
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    process::run(&context.ui, &context.interrupt, cargo)?;
+    Ok(folder.join(target).join("debug/pid1"))
 }
 
 fn is_ready(probe: &[&str]) -> bool {

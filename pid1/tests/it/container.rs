@@ -22,6 +22,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid};
 use tempfile::TempDir;
 
+use crate::limits;
+
 /// After this a container is killed: its test has failed, whatever it shows then.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -163,7 +165,7 @@ impl Container {
             thread::spawn(move || {
                 let mut text = Vec::new();
                 stderr.read_to_end(&mut text).unwrap();
-                String::from_utf8_lossy(&text).into_owned()
+                limits::without_remarks(&String::from_utf8_lossy(&text))
             })
         });
         let stdout = child.stdout.take().map(BufReader::new);

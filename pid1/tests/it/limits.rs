@@ -24,12 +24,14 @@ const NEEDS_ROOT: &[&str] = &[
 /// Says whether `test` is left out here, and if so why, where it is seen even if the test passes.
 pub fn left_out(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
-    let reason = match (NEEDS_ROOT.contains(&test), EMULATOR_CANNOT.iter().find(|it| it.0 == test))
-    {
-        (true, _) if !root => "needs root",
-        (_, Some((_, reason))) if is_emulated() => reason,
-        _ => return false,
+    let reason_in = |list: &[(&str, &'static str)]| {
+        list.iter().find(|it| it.0 == test).map(|(_, reason)| *reason)
     };
+    let reason = (!root && NEEDS_ROOT.contains(&test))
+        .then_some("needs root")
+        .or_else(|| reason_in(EMULATOR_CANNOT).filter(|_| is_emulated()))
+        .or_else(|| reason_in(SANITIZER_CANNOT).filter(|_| is_sanitized()));
+    let Some(reason) = reason else { return false };
     // Not `eprintln`: the test harness keeps that to itself.
     let _ = writeln!(stderr(), "NOT RUN: {test}: {reason}");
     true
@@ -43,6 +45,29 @@ pub fn lacks(test: &str, program: &str) {
 /// Whether the binary runs in an emulator.
 pub fn is_emulated() -> bool {
     env::var_os("PID1_RUNNER").is_some()
+}
+
+/// Whether what runs is more than the program: its memory is not ours to judge.
+pub fn is_instrumented() -> bool {
+    is_emulated() || is_sanitized()
+}
+
+/// Whether the binary is one with `AddressSanitizer` in it.
+fn is_sanitized() -> bool {
+    env::var_os("PID1_SANITIZED").is_some()
+}
+
+/// What was said, without the sanitizer's remark that the child's stack is none it knows.
+pub fn without_remarks(said: &str) -> String {
+    if !is_sanitized() {
+        return said.to_owned();
+    }
+    let is_remark = |line: &str| {
+        line.contains("==WARNING: ASan is ignoring requested __asan_handle_no_return")
+            || line.starts_with("False positive error reports may follow")
+            || line.starts_with("For details see https://github.com/google/sanitizers/issues/189")
+    };
+    said.split_inclusive('\n').filter(|line| !is_remark(line)).collect()
 }
 
 const KEEPS_SIGNALS: &str = "the emulator keeps some signals for itself and moves others";
@@ -60,6 +85,16 @@ const EMULATOR_CANNOT: &[(&str, &str)] = &[
     ("binary_is_small", "what is measured is the emulator"),
     ("memory_is_small", "what is measured is the emulator"),
     ("few_system_calls_before_the_child_runs", "what is measured is the emulator"),
+];
+
+/// What `AddressSanitizer` in the binary hides or changes.
+const SANITIZER_CANNOT: &[(&str, &str)] = &[
+    ("binary_is_small", "what is measured is the sanitizer"),
+    ("memory_is_small", "what is measured is the sanitizer"),
+    ("few_system_calls_before_the_child_runs", "what is measured is the sanitizer"),
+    ("a_terminal_or_pipe_that_is_gone_is_not_fatal", "the sanitizer's remarks go there, too"),
+    ("failing_to_start_a_process_is_125", "the sanitizer's look for leaks starts one"),
+    ("works_without_proc", "the sanitizer does not"),
 ];
 
 /// Signals that do not arrive through an emulator: SIGABRT, which it needs for its own aborts; the

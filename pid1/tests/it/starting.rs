@@ -261,6 +261,9 @@ fn child_is_in_a_process_group_of_its_own() {
 
 #[test]
 fn works_without_proc() {
+    if left_out("works_without_proc") {
+        return;
+    }
     let cover = || {
         let none: Option<&std::ffi::CStr> = None;
         mount(Some(c"none"), c"/proc", Some(c"tmpfs"), MsFlags::empty(), none)
@@ -313,6 +316,9 @@ fn failing_to_start_a_process_is_125() {
 
 #[test]
 fn a_terminal_or_pipe_that_is_gone_is_not_fatal() {
+    if left_out("a_terminal_or_pipe_that_is_gone_is_not_fatal") {
+        return;
+    }
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let container = Container::init(&["-vvv", "sh", "-c", "exit 5"]).stderr(OwnedFd::from(writer));

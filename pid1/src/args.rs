@@ -722,4 +722,35 @@ mod tests {
         }
         assert!(right > INPUTS / 10, "{right}");
     }
+
+    /// What one to three digits say, if that is a code.
+    fn code_by_hand(text: &str) -> Option<u8> {
+        let digits = text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    }
+
+    #[test]
+    fn two_hundred_thousand_exit_code_rules_change_one_code_or_nothing() {
+        let pieces = ["0", "1", "2", "25", "5", "6", "9", "12", "+", "-", " ", "x", ":", "é"];
+        let (mut chance, mut taken) = (Chance::new(), 0);
+        for _ in 0..2 * INPUTS {
+            let rule = [0, 1].map(|_| match chance.below(4) {
+                0 => chance.text(&pieces, 4),
+                _ => chance.below(300).to_string(),
+            });
+            let rule = rule.join(":");
+            let mut codes = ExitCodes::unchanged();
+            let added = codes.add(rule.as_bytes()).is_some();
+            let (from, to) = rule.split_once(':').unwrap();
+            let right = code_by_hand(from).zip(code_by_hand(to));
+            assert_eq!(added, right.is_some(), "{rule}");
+            let mut expected = ExitCodes::unchanged().0;
+            if let Some((from, to)) = right {
+                expected[usize::from(from)] = to;
+            }
+            assert_eq!(codes.0, expected, "{rule}");
+            taken += usize::from(added);
+        }
+        assert!(taken > INPUTS / 2, "{taken}");
+    }
 }

@@ -321,7 +321,7 @@ static STACK: Stack = Stack(UnsafeCell::new([0; _]));
 /// Whose memory a new process works in until it is another program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
-    /// Ours, which spares the kernel a copy of all page tables. What it changes there stays changed.
+    /// Ours, which spares the kernel a copy of all page tables. What it changes there stays.
     Shared,
     /// One of its own.
     Own,

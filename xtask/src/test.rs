@@ -168,7 +168,7 @@ fn cargo_test(
     Ok(command)
 }
 
-/// Builds pid1 with AddressSanitizer, which rustup's toolchain has for this machine's own target.
+/// Builds pid1 with `AddressSanitizer`, which rustup's toolchain has for this machine's own target.
 fn sanitized(context: &Context) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = paths::target().join("asan");

@@ -2,10 +2,11 @@
 //! children that nobody asks to end.
 
 use std::ffi::CString;
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getpid;
 
@@ -56,20 +57,21 @@ pub fn surviving() -> Result {
 pub fn survive(count: usize) -> Result {
     let (mut reader, writer) = std::io::pipe().map_err(|err| format!("cannot pipe: {err}"))?;
     for _ in 0..count {
-        sys::fork(|| got_a_term(&writer))?;
+        // The reader is our parent, which is waiting for this byte.
+        let ready = || (&writer).write_all(b".").map_err(|err| format!("cannot say so: {err}"));
+        sys::fork(|| got_a_term(ready))?;
     }
     drop(writer);
     wait_until_ready(&mut reader, count)
 }
 
-fn got_a_term(mut ready: &PipeWriter) -> Result {
+/// Waits for SIGTERM, which is held back from before `ready` is called, and says that it came.
+pub fn got_a_term(ready: impl FnOnce() -> Result) -> Result {
+    let failed = |err: Errno| format!("cannot wait for SIGTERM: {}", err.desc());
     let term = SigSet::from(Signal::SIGTERM);
-    let waited = term.thread_block().and_then(|()| {
-        // The reader is our parent, which is waiting for this byte.
-        let _ = ready.write_all(b".");
-        term.wait()
-    });
-    waited.map_err(|err| format!("cannot wait for SIGTERM: {}", err.desc()))?;
+    term.thread_block().map_err(failed)?;
+    ready()?;
+    term.wait().map_err(failed)?;
     thread::sleep(CLEANING_UP);
     tools::say("Got a TERM")
 }

@@ -63,7 +63,11 @@ fn words(pid: i32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut words: Vec<String> = text.split_terminator('\0').map(str::to_string).collect();
-    let is_qemu = |word: &String| crate::file_name(word).starts_with("qemu-");
+    let is_qemu = |word: &String| {
+        let name = crate::file_name(word);
+        // What Debian registers for the whole machine ends like that.
+        name.starts_with("qemu-") || name.ends_with("-binfmt-P")
+    };
     if words.len() > 2 && words.first().is_some_and(is_qemu) {
         words.drain(..2);
     }
@@ -82,15 +86,21 @@ pub fn leave_orphans(count: usize, body: impl Fn(usize) -> Result) -> Result<Vec
                 .write_all(&orphan.as_raw().to_ne_bytes())
                 .map_err(|err| format!("cannot name the orphan: {err}"))
         })?;
-        let status = waitpid(parent, None).map_err(|err| format!("cannot wait: {}", err.desc()))?;
-        if status != WaitStatus::Exited(parent, 0) {
-            return Err(format!("cannot leave orphan {number}: its parent failed"));
-        }
+        finish(parent).map_err(|err| format!("cannot leave orphan {number}: {err}"))?;
         let mut pid = [0; size_of::<i32>()];
         reader.read_exact(&mut pid).map_err(|err| format!("cannot learn of an orphan: {err}"))?;
         pids.push(Pid::from_raw(i32::from_ne_bytes(pid)));
     }
     Ok(pids)
+}
+
+/// Waits for our child `pid`, which should exit with 0.
+pub fn finish(pid: Pid) -> Result {
+    match waitpid(pid, None) {
+        Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+        Ok(_) => Err(format!("the child {pid} failed")),
+        Err(err) => Err(format!("cannot wait for the child {pid}: {}", err.desc())),
+    }
 }
 
 /// Waits until all of `orphans` have ended, and then for an init to reap them, as far as there is

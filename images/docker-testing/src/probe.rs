@@ -3,15 +3,20 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid, getpid, getppid};
 
 use crate::tools::{parse, say};
-use crate::{Result, blog, family, sys};
+use crate::{Result, blog, family, sys, tools};
 
 /// How long a signal may take from the init to us.
 const FORWARDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a child of `late` lives on: an init that waits for nobody ends it before.
+const LATE: Duration = Duration::from_millis(50);
 
 /// How long to wait for somebody outside to send a signal.
 const SENT_WITHIN: Duration = Duration::from_mins(1);
@@ -24,15 +29,33 @@ pub fn run(arguments: &[&str]) -> Result {
         // `1` under an init, `0` where we are PID 1 ourselves.
         ["parent"] => say(getppid()),
         ["ids"] => say(format!("{}:{}", geteuid(), getegid())),
+        ["owner", path] => owner(path),
         ["directory"] => directory(),
         ["write", path] => write(path),
         ["starts", path, text] => starts(path, text),
-        ["forwarded", signal] => forwarded(parse(signal, "a signal")?),
+        ["forwarded", signals @ ..] => signals.iter().try_for_each(|signal| {
+            let signal = parse(signal, "a signal")?;
+            sent_as(signal, signal)
+        }),
+        ["rewritten", from, to] => sent_as(parse(from, "a signal")?, parse(to, "a signal")?),
+        ["group", signal] => group(parse(signal, "a signal")?),
         ["wait", signal] => wait(parse(signal, "a signal")?),
         ["orphans", count] => orphans(parse(count, "a number")?),
         // Leaves children that say something when they are asked to end.
         ["grace", count] => blog::survive(parse(count, "a number")?),
+        ["stopped"] => stopped(),
+        ["session"] => session(),
+        ["stubborn"] => stubborn(),
+        ["late"] => late(),
         ["hang"] => hang(),
+        ["idle"] => idle(),
+        ["terminal"] => terminal(),
+        // What comes after these becomes another program: usually pid1, as PID 1.
+        ["called", name, program, arguments @ ..] => {
+            tools::execute(program, &[&[*name], arguments].concat())
+        }
+        ["ignoring-children", words @ ..] => sys::ignore_children().and_then(|()| execute(words)),
+        ["without-stdin", words @ ..] => without_stdin(words),
         ["answer", signal] => answer(parse(signal, "a signal")?),
         ["release", count] => release(parse(count, "a number")?),
         _ => Err(format!("no such probe: {}", arguments.join(" "))),
@@ -43,6 +66,31 @@ pub fn run(arguments: &[&str]) -> Result {
 fn die(signal: i32) -> Result {
     sys::kill(getpid(), signal)?;
     Err(format!("signal {signal} did nothing"))
+}
+
+/// Becomes another program.
+fn execute(words: &[&str]) -> Result {
+    let Some(program) = words.first() else { return Err("needs a program".to_string()) };
+    tools::execute(program, words)
+}
+
+/// Becomes another program, which has no standard input.
+fn without_stdin(words: &[&str]) -> Result {
+    nix::unistd::close(0).map_err(|err| format!("cannot close stdin: {}", err.desc()))?;
+    execute(words)
+}
+
+/// Prints the number of the user who owns `path`.
+fn owner(path: &str) -> Result {
+    let metadata = std::fs::metadata(path);
+    say(metadata.map_err(|err| format!("cannot look at `{path}`: {err}"))?.uid())
+}
+
+/// Fails unless standard output is a terminal with us in its foreground.
+fn terminal() -> Result {
+    let group = nix::unistd::tcgetpgrp(std::io::stdout());
+    let group = group.map_err(|err| format!("it is no terminal of ours: {}", err.desc()))?;
+    if group == nix::unistd::getpgrp() { say("in front") } else { Err("in the back".to_string()) }
 }
 
 /// Prints the working directory.
@@ -66,14 +114,25 @@ fn starts(path: &str, text: &str) -> Result {
     Ok(())
 }
 
-/// Sends `signal` to PID 1, which should hand it on to us.
-fn forwarded(signal: i32) -> Result {
-    let held = sys::Held::new(signal)?;
-    sys::kill(Pid::from_raw(1), signal)?;
+/// Sends the signal `from` to PID 1, which should hand it on to us as `to`.
+fn sent_as(from: i32, to: i32) -> Result {
+    let held = sys::Held::new(to)?;
+    sys::kill(Pid::from_raw(1), from)?;
     if !held.comes_within(FORWARDED_WITHIN) {
-        return Err(format!("signal {signal} to PID 1 did not arrive here"));
+        return Err(format!("signal {from} to PID 1 did not arrive here as {to}"));
     }
-    say(format!("{signal} forwarded"))
+    say(format!("{to} forwarded"))
+}
+
+/// Sends `signal` to PID 1, which should hand it on to our child as well.
+fn group(signal: i32) -> Result {
+    let held = sys::Held::new(signal)?;
+    let child = sys::fork(|| {
+        let came = held.comes_within(FORWARDED_WITHIN);
+        if came { say(format!("{signal} came to the child")) } else { Err("nothing came".into()) }
+    })?;
+    sent_as(signal, signal)?;
+    family::finish(child)
 }
 
 /// Says when it is ready for `signal`, and when it came.
@@ -126,6 +185,61 @@ fn release(count: usize) -> Result {
         std::thread::sleep(Duration::from_millis(2));
     }
     say(start.elapsed().as_micros())
+}
+
+/// Leaves a child that has stopped, and says when it got a SIGTERM all the same.
+fn stopped() -> Result {
+    let child = sys::fork(|| blog::got_a_term(|| sys::kill(getpid(), nix::libc::SIGSTOP)))?;
+    let status = waitpid(child, Some(WaitPidFlag::WUNTRACED));
+    match status.map_err(|err| format!("cannot wait: {}", err.desc()))? {
+        WaitStatus::Stopped(..) => Ok(()),
+        _ => Err("the child did not stop".to_string()),
+    }
+}
+
+/// Leaves children as `grace` does, out of reach of who signals groups and sessions.
+fn session() -> Result {
+    family::finish(sys::fork(|| {
+        nix::unistd::setsid().map_err(|err| format!("cannot leave the session: {}", err.desc()))?;
+        blog::survive(1)
+    })?)
+}
+
+/// Leaves a child that only SIGKILL ends.
+fn stubborn() -> Result {
+    let _held = sys::Held::new(nix::libc::SIGTERM)?;
+    sys::fork(|| {
+        loop {
+            nix::unistd::pause();
+        }
+    })?;
+    Ok(())
+}
+
+/// Leaves a child that says after our end whom it was left to, and ends by itself.
+fn late() -> Result {
+    let (parent, init) = (getpid(), getppid());
+    sys::fork(|| {
+        while getppid() == parent {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Who is ended instead of waited for does not come to the next line.
+        std::thread::sleep(LATE);
+        match getppid() {
+            it if it == Pid::from_raw(1) => say("left to PID 1"),
+            it if it == init => say("left to the init above"),
+            _ => say("left to somebody else"),
+        }
+    })?;
+    Ok(())
+}
+
+/// Does nothing, and dies of SIGTERM.
+fn idle() -> Result {
+    say("ready")?;
+    loop {
+        nix::unistd::pause();
+    }
 }
 
 /// Does not end, whatever it is told in kind.

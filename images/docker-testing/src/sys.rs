@@ -53,6 +53,14 @@ pub fn exit_42_on(signal: Signal) -> Result {
     Ok(())
 }
 
+/// Does not want to know of children that end, and neither will what is executed from here.
+pub fn ignore_children() -> Result {
+    // SAFETY: to ignore a signal installs no handler that could be wrong.
+    let result = unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    result.map_err(|err| format!("cannot ignore SIGCHLD: {}", err.desc()))?;
+    Ok(())
+}
+
 /// A signal, held back until it is asked for.
 pub struct Held {
     signal: i32,

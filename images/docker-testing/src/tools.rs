@@ -68,13 +68,18 @@ pub fn env(names: &[&str]) -> Result {
 /// without quotes. Like a shell it ignores what comes after.
 pub fn sh(arguments: &[&str]) -> Result {
     let ["-c", command, ..] = arguments else { return Err("only knows -c COMMAND".to_string()) };
-    let words: Vec<CString> = command
-        .split_whitespace()
-        .map(|word| CString::new(word).map_err(|err| format!("cannot run `{word}`: {err}")))
-        .collect::<Result<_>>()?;
+    let words: Vec<&str> = command.split_whitespace().collect();
     let Some(program) = words.first() else { return Ok(()) };
-    let Err(err) = nix::unistd::execvp(program, &words);
-    Err(format!("cannot run `{command}`: {}", err.desc()))
+    execute(program, &words)
+}
+
+/// Becomes `program`, which sees `words` as its arguments, its own name first.
+pub fn execute(program: &str, words: &[&str]) -> Result {
+    let c_string =
+        |word: &&str| CString::new(*word).map_err(|err| format!("cannot run `{program}`: {err}"));
+    let words: Vec<CString> = words.iter().map(c_string).collect::<Result<_>>()?;
+    let Err(err) = nix::unistd::execvp(&c_string(&program)?, &words);
+    Err(format!("cannot run `{program}`: {}", err.desc()))
 }
 
 /// Prints one line.

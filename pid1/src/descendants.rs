@@ -9,11 +9,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::read;
 
 use crate::log::Line;
+use crate::personality::last_part;
 use crate::signals::Signal;
 use crate::sys;
 
 /// Enough of `/proc/PID/stat` for the id, the name, the state and the parent.
-const STAT: usize = 256;
+pub const STAT: usize = 256;
 /// More generations than there can be processes in one line; it ends the walk if /proc shows a
 /// circle, which it may while ids are used again.
 const GENERATIONS: usize = 10_000;
@@ -58,16 +59,29 @@ impl Names {
     }
 }
 
-/// Adds the names of everybody but us to `names`; none where there is no /proc.
-pub fn names(names: &mut Names) {
+/// Adds the names of everybody but us to `names`, or only of the children of `parent`; none where
+/// there is no /proc.
+pub fn names(names: &mut Names, parent: Option<pid_t>) {
     let _ = for_each_process(|pid| {
         let mut buffer = [0; STAT];
         if pid != sys::own_pid()
-            && let Some((name, _)) = stat(pid, &mut buffer)
+            && let Some((name, its_parent)) = stat(pid, &mut buffer)
+            && parent.is_none_or(|parent| parent == its_parent)
         {
             names.add(name);
         }
     });
+}
+
+/// The last part of the first word that `pid` was started with: for a script its shell, where the
+/// name in `stat` is the script's. None where there is no /proc.
+pub fn program(pid: pid_t, buffer: &mut [u8; STAT]) -> Option<&[u8]> {
+    if !proc_is_ours() {
+        return None;
+    }
+    let word = read_file_of(pid, "/cmdline\0", buffer)?.split(|byte| *byte == 0).next()?;
+    // What is ending has none.
+    Some(last_part(word)).filter(|name| !name.is_empty())
 }
 
 fn descends_from_us(pid: pid_t) -> bool {
@@ -82,10 +96,13 @@ fn descends_from_us(pid: pid_t) -> bool {
 
 /// A process's name and its parent.
 fn stat(pid: pid_t, buffer: &mut [u8; STAT]) -> Option<(&[u8], pid_t)> {
+    parse_stat(read_file_of(pid, "/stat\0", buffer)?)
+}
+
+fn read_file_of<'a>(pid: pid_t, file: &str, buffer: &'a mut [u8; STAT]) -> Option<&'a [u8]> {
     let mut path = Line::new();
-    path.text("/proc/").number(pid.unsigned_abs().into()).text("/stat\0");
-    let path = CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
-    parse_stat(read_start(path, buffer)?)
+    path.text("/proc/").number(pid.unsigned_abs().into()).text(file);
+    read_start(CStr::from_bytes_until_nul(path.as_bytes()).ok()?, buffer)
 }
 
 fn read_start<'a>(path: &CStr, buffer: &'a mut [u8; STAT]) -> Option<&'a [u8]> {

@@ -82,7 +82,7 @@ impl Family {
     pub fn begin_killing(&mut self) {
         self.killing = true;
         if self.log.wants(Level::Life) {
-            descendants::names(&mut self.names);
+            descendants::names(&mut self.names, None);
         }
     }
 

@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 use nix::libc::pid_t;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
 
+use crate::advice;
 use crate::args::{Options, Target};
 use crate::child::Terminal;
 use crate::log::Level;
 use crate::signals::{Signal, is_order_to_end};
 use crate::sys;
+
+/// How long a child may take over a SIGTERM before its deafness is looked into. Less than engines
+/// give us: afterwards nobody would be there to say anything.
+const DEAF_AFTER: Duration = Duration::from_secs(3);
 
 /// Whether the child may still take its time.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Forwarder<'a> {
     held_until: Option<Instant>,
     /// When the child has had its time.
     patient_until: Option<Instant>,
+    /// When to look whether the child is a shell that keeps a SIGTERM to itself.
+    look_at: Option<Instant>,
     told_to_end: bool,
 }
 
@@ -47,6 +54,7 @@ impl<'a> Forwarder<'a> {
             drain: options.drain,
             held_until: None,
             patient_until: None,
+            look_at: None,
             told_to_end: false,
         }
     }
@@ -83,7 +91,11 @@ impl<'a> Forwarder<'a> {
             self.held_until = None;
             self.forward(SIGTERM, child);
         }
-        if self.patient_until.is_some_and(is_past) {
+        let is_over = self.patient_until.is_some_and(is_past);
+        if self.look_at.take_if(|at| is_over || is_past(*at)).is_some() {
+            advice::on_deaf_shell(self.options.log, child);
+        }
+        if is_over {
             self.options.log.event(Level::Life, "impatient", |it| it.pid("pid", child));
             return Patience::Over;
         }
@@ -92,7 +104,8 @@ impl<'a> Forwarder<'a> {
 
     /// How long until something is due; for ever if nothing is.
     pub fn timeout(&self) -> Option<Duration> {
-        let next = self.held_until.into_iter().chain(self.patient_until).min()?;
+        let due = self.held_until.into_iter().chain(self.patient_until).chain(self.look_at);
+        let next = due.min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -114,6 +127,13 @@ impl<'a> Forwarder<'a> {
         if arrived == SIGTERM && self.patient_until.is_none() {
             let patience = self.options.kill_after;
             self.patient_until = patience.and_then(|it| Instant::now().checked_add(it));
+        }
+        // Nobody keeps from the program what its whole group gets.
+        if arrived == SIGTERM
+            && self.options.target == Target::Child
+            && self.options.log.wants(Level::Life)
+        {
+            self.look_at = Instant::now().checked_add(DEAF_AFTER);
         }
         if signal == SIGSTOP && self.options.stops_too {
             // As PID 1 we cannot be stopped, and are not.

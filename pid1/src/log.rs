@@ -109,7 +109,9 @@ impl Line {
 fn writable_now(descriptor: BorrowedFd) -> bool {
     let mut descriptors = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
     let ready = poll(&mut descriptors, PollTimeout::ZERO);
-    ready == Ok(1) && descriptors[0].any() == Some(true)
+    // Where nobody reads any more there is an error, too, and a write would end us by SIGPIPE
+    // while we have not blocked it.
+    ready == Ok(1) && descriptors[0].revents() == Some(PollFlags::POLLOUT)
 }
 
 /// Writes all of `texts` to `descriptor`, waiting for the reader: for what was asked for.
@@ -178,12 +180,21 @@ impl Log {
     #[inline(never)]
     pub fn error(self, explain: impl FnOnce(&mut Line) -> &mut Line) {
         let mut words = Line::new();
-        explain(&mut words);
+        self.say("error", explain(&mut words));
+    }
+
+    /// Says what would be better, in `words`. For callers who know that somebody wants to hear it.
+    pub fn advise(self, words: &Line) {
+        self.say("advice", words);
+    }
+
+    #[inline(never)]
+    fn say(self, event: &str, words: &Line) {
         match self.format {
             Format::Text => {
                 Line::new().text(self.prefix).bytes(words.as_bytes()).send();
             }
-            Format::Json => self.write("error", |it| it.bytes("message", words.as_bytes())),
+            Format::Json => self.write(event, |it| it.bytes("message", words.as_bytes())),
         }
     }
 

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(dead_code))]
 #![deny(unsafe_code)]
 
+mod advice;
 mod args;
 #[cfg(test)]
 mod chance;
@@ -90,7 +91,10 @@ fn scope(personality: &Personality, options: &Options) -> Option<Scope> {
         });
     }
     match personality.not_first {
-        NotFirst::Exec => return None,
+        NotFirst::Exec => {
+            advice::on_not_being_first(options.log);
+            return None;
+        }
         NotFirst::SuperviseAndWarn => options.log.error(|line| {
             line.text("not PID 1 and no subreaper (-s): orphans go to somebody else")
         }),
@@ -113,6 +117,7 @@ fn supervise(options: &Options, environment: Words, scope: Scope) -> u8 {
     // From here on nothing that fails may end us: the container would go with us.
     let_go_of_what_is_the_childs();
     options.log.event(Level::Life, "started", |it| it.pid("pid", child));
+    advice::on_running_an_init(options);
 
     let mut family = Family::new(Some(child), options);
     // Look before waiting: the child may have ended before there was anybody to tell.

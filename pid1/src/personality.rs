@@ -50,10 +50,22 @@ pub struct Codes {
 
 /// The personality that goes with `argv[0]`; our own for any other name.
 pub fn called(name: Option<&CStr>) -> &'static Personality {
-    let path = name.unwrap_or(c"").to_bytes();
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    find(last_part(name.unwrap_or(c"").to_bytes())).unwrap_or(&PID1)
+}
+
+/// Whether `name` is that of an init: one of those whose names we take.
+pub fn is_an_init(name: &[u8]) -> bool {
+    find(name).is_some()
+}
+
+fn find(name: &[u8]) -> Option<&'static Personality> {
     let is_it = |it: &&&Personality| it.called.iter().any(|called| called.as_bytes() == name);
-    ALL.iter().find(is_it).unwrap_or(&&PID1)
+    ALL.iter().find(is_it).copied()
+}
+
+/// What follows the last slash of `path`, if there is one.
+pub fn last_part(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
 static ALL: [&Personality; 4] = [&PID1, &TINI, &DUMB_INIT, &CATATONIT];

@@ -173,7 +173,15 @@ impl Container {
         let keeper = Pid::from_raw(child.id().cast_signed());
         let init = Pid::from_raw(i32::from_ne_bytes(pid));
         let watchdog = watch(keeper, self.deadline);
-        Running { child, init, stdin, stdout, stderr, watchdog, _folders: self.folders }
+        Running {
+            child: Kept(child),
+            init,
+            stdin,
+            stdout,
+            stderr,
+            watchdog,
+            _folders: self.folders,
+        }
     }
 }
 
@@ -228,14 +236,15 @@ fn enter(writer: &OwnedFd, setup: &mut [Setup]) -> io::Result<()> {
 }
 
 /// Lets go of what the machine that the tests run on may have handed them: descriptors above 2, and
-/// ignored signals that the C library does not let one reset.
+/// ignored signals, such as SIGQUIT of what a script runs in the background. By system calls, as
+/// the C library does not let one reset all of them.
 fn start_clean() {
     // What the kernel reads is at most this long: handler, flags, restorer, mask.
     let default = [0u64; 4];
-    // SAFETY: marks descriptors to be closed at exec; sets two dispositions to their default.
+    // SAFETY: marks descriptors to be closed at exec; sets dispositions to their default.
     unsafe {
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-        for signal in [32, 33] {
+        for signal in 1..=64 {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
         }
     }
@@ -279,9 +288,21 @@ fn keep(child: Pid, writer: &OwnedFd) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// What keeps a container. Ends with this value, and the container with it, also where a test
+/// panics.
+struct Kept(Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Where it was waited for, both do nothing.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A container whose first process runs.
 pub struct Running {
-    child: Child,
+    child: Kept,
     /// The first process, as seen from outside.
     pub init: Pid,
     pub stdin: Option<ChildStdin>,
@@ -307,9 +328,9 @@ impl Running {
         if got != line {
             // Nothing at all says that all in there has ended; how, is worth knowing.
             if !got.is_empty() {
-                let _ = self.child.kill();
+                let _ = self.child.0.kill();
             }
-            let status = self.child.wait().unwrap();
+            let status = self.child.0.wait().unwrap();
             let stderr = self.stderr.take().map(|it| it.join().unwrap()).unwrap_or_default();
             panic!("expected `{line}`, got `{got}`; {status}; standard error: {stderr}");
         }
@@ -342,19 +363,25 @@ impl Running {
     }
 
     /// Ends it from outside.
-    pub fn destroy(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn destroy(self) {
+        drop(self);
     }
 
     #[track_caller]
     pub fn finish(mut self) -> Outcome {
         drop(self.stdin.take());
+        self.finish_by_itself()
+    }
+
+    /// As `finish`, but what is on standard input does not end meanwhile.
+    #[track_caller]
+    pub fn finish_by_itself(mut self) -> Outcome {
+        let _stdin = self.stdin.take();
         let mut stdout = String::new();
         if let Some(mut reader) = self.stdout.take() {
             reader.read_to_string(&mut stdout).unwrap();
         }
-        let status = self.child.wait().unwrap();
+        let status = self.child.0.wait().unwrap();
         drop(self.watchdog);
         let stderr = self.stderr.take().map(|it| it.join().unwrap()).unwrap_or_default();
         assert_ne!(status.signal(), Some(libc::SIGKILL), "not over at the deadline: {stderr}");

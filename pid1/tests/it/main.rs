@@ -5,6 +5,7 @@
 //! `$PID1_RUNNER` are put before it, such as `qemu-s390x` for a binary of another platform.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod advice;
 mod command_line;
 mod container;
 mod ending;

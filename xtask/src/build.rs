@@ -1,11 +1,15 @@
 //! The cross build: cargo makes a static binary for every platform, and each is checked.
 
+pub mod crates;
 pub mod elf;
+
+mod audit;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -14,6 +18,10 @@ use crate::Context;
 use crate::platform::{Linking, Platform};
 use crate::tools::{self, Zig};
 use crate::{files, paths, process};
+use crates::{Crate, Facts, Graph};
+
+/// How long cargo may take to say what it would compile.
+const PLAN_LIMIT: Duration = Duration::from_mins(2);
 
 /// What is built for every platform: the init, and the programs that show and test it.
 pub const PACKAGES: [&str; 2] = ["pid1", "docker-testing"];
@@ -42,11 +50,12 @@ pub struct Built {
     pub size: u64,
     /// Whether it was there already.
     pub is_fresh: bool,
+    /// What it is made of, itself first.
+    pub crates: Vec<Crate>,
 }
 
 /// Where things are on this machine and must not leave a trace in a binary.
 struct Places {
-    root: PathBuf,
     cargo_home: PathBuf,
     sysroot: PathBuf,
 }
@@ -55,7 +64,7 @@ struct Places {
 pub fn build(context: &Context, platforms: &[&'static Platform]) -> Result<Vec<Built>> {
     let sysroot = tools::sysroot(context)?;
     tools::rust(context, &sysroot, platforms)?;
-    let places = Places { root: paths::root(), cargo_home: cargo_home()?, sysroot };
+    let places = Places { cargo_home: cargo_home()?, sysroot };
     let linked_by = |linking| -> Vec<&'static Platform> {
         platforms.iter().copied().filter(|platform| platform.linking == linking).collect()
     };
@@ -70,11 +79,14 @@ pub fn build(context: &Context, platforms: &[&'static Platform]) -> Result<Vec<B
         let command = command(&foreign, Some(&zig), &places, tools::environment());
         compiled.extend(compile(context, command)?);
     }
+    let graph = graph(context, platforms, &places)?;
+    let facts = Facts::read(&places.sysroot)?;
     let mut built = Vec::new();
     for platform in platforms {
         for package in PACKAGES {
             context.interrupt.check()?;
-            built.push(install(platform, package, &compiled)?);
+            let crates = graph.crates(package, platform, &facts)?;
+            built.push(install(platform, package, &compiled, crates)?);
         }
     }
     report(context, platforms, &built);
@@ -145,14 +157,27 @@ fn command(
     command
 }
 
+/// What cargo would compile. Nothing is linked, so that no linker matters.
+fn graph(context: &Context, platforms: &[&Platform], places: &Places) -> Result<Graph> {
+    let mut command = command(platforms, None, places, tools::environment());
+    command.args(["--unit-graph", "-Zunstable-options"]);
+    // Asked in every run and of no interest to anybody: not echoed.
+    let ui = context.ui.silent();
+    let answer = process::output(&ui, &context.interrupt, command, PLAN_LIMIT)
+        .context("cannot learn what the binaries are made of")?;
+    Graph::parse(&answer)
+}
+
 fn flags(is_zig: bool, places: &Places) -> Vec<String> {
     let mut flags = FLAGS.map(ToString::to_string).to_vec();
     if is_zig {
         // zig brings the start files and the C library.
         flags.push("-Clink-self-contained=no".to_string());
     }
-    let Places { root, cargo_home, sysroot } = places;
-    for (place, name) in [(root, "/pid1"), (cargo_home, "/cargo"), (sysroot, "/rust")] {
+    // Our own sources cargo names relative to the checkout: where that is, is in no flag, so that
+    // a copy of the target folder serves another checkout, too.
+    let Places { cargo_home, sysroot } = places;
+    for (place, name) in [(cargo_home, "/cargo"), (sysroot, "/rust")] {
         flags.push(format!("--remap-path-prefix={}={name}", place.display()));
     }
     flags
@@ -221,6 +246,7 @@ fn install(
     platform: &'static Platform,
     package: &'static str,
     compiled: &[Artifact],
+    crates: Vec<Crate>,
 ) -> Result<Built> {
     let is_it = |it: &&Artifact| it.target.name == package && platform_of(it) == Some(platform);
     let artifact = compiled.iter().find(is_it);
@@ -228,8 +254,9 @@ fn install(
     let program = artifact.executable.as_ref().context("cargo made no program")?;
     let bytes =
         fs::read(program).with_context(|| format!("cannot read `{}`", program.display()))?;
-    elf::check(&bytes, platform)
-        .with_context(|| format!("cannot use `{}` for {platform}", program.display()))?;
+    let unusable = || format!("cannot use `{}` for {platform}", program.display());
+    elf::check(&bytes, platform).with_context(unusable)?;
+    let bytes = audit::tell(&bytes, &crates).with_context(unusable)?;
     let path = paths::binary(platform, package);
     let is_same = fs::read(&path).is_ok_and(|old| old == bytes);
     if !is_same {
@@ -237,7 +264,7 @@ fn install(
     }
     let size = bytes.len() as u64;
     ensure!(size > 0, "cargo made an empty `{}`", program.display());
-    Ok(Built { platform, package, path, size, is_fresh: artifact.fresh && is_same })
+    Ok(Built { platform, package, path, size, is_fresh: artifact.fresh && is_same, crates })
 }
 
 #[cfg(test)]
@@ -245,11 +272,10 @@ mod tests {
     use super::*;
     use crate::platform::PLATFORMS;
 
-    fn places(root: &str) -> Places {
+    fn places(home: &str) -> Places {
         Places {
-            root: PathBuf::from(root),
-            cargo_home: PathBuf::from("/home/me/.cargo"),
-            sysroot: PathBuf::from("/home/me/.rustup/it"),
+            cargo_home: Path::new(home).join(".cargo"),
+            sysroot: Path::new(home).join(".rustup/it"),
         }
     }
 
@@ -275,7 +301,7 @@ mod tests {
 
     #[test]
     fn several_platforms_are_one_call() {
-        let command = command(&[&PLATFORMS[0], &PLATFORMS[1]], None, &places("/src"), []);
+        let command = command(&[&PLATFORMS[0], &PLATFORMS[1]], None, &places("/home/me"), []);
         let cross = paths::cross().display().to_string();
         let expected = [
             "cargo",
@@ -296,8 +322,7 @@ mod tests {
         assert_eq!(words(&command), expected);
         let flags = "RUSTFLAGS=-Zunstable-options -Cpanic=immediate-abort -Zlocation-detail=none \
                      -Crelocation-model=static -Crelro-level=off \
-                     -Cforce-unwind-tables=no --remap-path-prefix=/src=/pid1 \
-                     --remap-path-prefix=/home/me/.cargo=/cargo \
+                     -Cforce-unwind-tables=no --remap-path-prefix=/home/me/.cargo=/cargo \
                      --remap-path-prefix=/home/me/.rustup/it=/rust";
         let expected = [
             "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld",
@@ -312,7 +337,7 @@ mod tests {
 
     #[test]
     fn zig_links_what_rustup_has_no_c_library_for() {
-        let command = command(&[&PLATFORMS[6]], Some(&zig()), &places("/src"), []);
+        let command = command(&[&PLATFORMS[6]], Some(&zig()), &places("/home/me"), []);
         assert_eq!(words(&command)[..2], ["/t/cargo-zigbuild", "zigbuild"]);
         assert_eq!(words(&command).last().unwrap(), "--target=s390x-unknown-linux-musl");
         let variables = variables(&command);
@@ -325,9 +350,9 @@ mod tests {
 
     #[test]
     fn a_space_in_a_path_does_not_split_a_flag() {
-        let command = command(&[&PLATFORMS[0]], None, &places("/my src"), []);
+        let command = command(&[&PLATFORMS[0]], None, &places("/my home"), []);
         let variables = variables(&command);
-        let separated = "\u{1f}--remap-path-prefix=/my src=/pid1\u{1f}";
+        let separated = "\u{1f}--remap-path-prefix=/my home/.cargo=/cargo\u{1f}";
         let is_it = |it: &String| it.starts_with("CARGO_ENCODED_RUSTFLAGS=");
         assert!(variables.iter().any(|it| is_it(it) && it.contains(separated)));
     }

@@ -32,7 +32,7 @@ const CERTIFICATES_ELSEWHERE: [&str; 5] = [
 const TEST_PROGRAM: &str = "docker-testing";
 const TEST_PROGRAMS: [&str; 7] = ["echo", "env", "orphans", "ps", "sigterm", "sleep", "surviving"];
 
-const NONROOT: u32 = 65532;
+const NONROOT: u64 = 65532;
 
 const PASSWD: &str = "\
 root:x:0:0:root:/root:/sbin/nologin
@@ -81,7 +81,7 @@ impl fmt::Display for Content {
 pub fn tree(part: Part) -> Result<Tree> {
     let mut tree = Tree::default();
     match part {
-        Part::Init(platform) => tree.file(INIT, 0o755, binary(platform, "pid1")?),
+        Part::Init { platform, .. } => tree.file(INIT, 0o755, binary(platform, "pid1")?),
         Part::Contents { contents, platform, .. } => {
             for content in contents {
                 add(&mut tree, *content, platform)?;

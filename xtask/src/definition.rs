@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde::Deserialize;
 
 use crate::paths;
 use crate::platform::{PLATFORMS, Platform};
+use crate::registry::Reference;
 
 /// A definition, as somebody wrote it.
 #[derive(Debug, Deserialize)]
@@ -21,9 +22,9 @@ pub struct Definition {
     /// Whether its tags are also given without its name. One image at most.
     #[serde(default)]
     pub default: bool,
-    /// `scratch`, or the name of another definition.
-    #[serde(default = "scratch")]
-    pub base: String,
+    /// What it stands on.
+    #[serde(default, deserialize_with = "base")]
+    pub base: Base,
     /// The platforms, in the order of the platform table; all nine if left out.
     #[serde(default = "every_platform", deserialize_with = "platforms")]
     pub platforms: Vec<&'static Platform>,
@@ -43,6 +44,18 @@ pub struct Definition {
     /// What must be true of it when it runs, besides what is true of every image.
     #[serde(default)]
     pub smoke: Vec<Smoke>,
+}
+
+/// What an image stands on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing, which is written `scratch`.
+    #[default]
+    Scratch,
+    /// Another definition, by its name.
+    Image(String),
+    /// An image in a registry, which is written with its registry and tag.
+    Registry(Reference),
 }
 
 /// Files an image can ask for, made here from `Cargo.lock` alone.
@@ -78,8 +91,17 @@ pub struct Smoke {
     pub stderr: Option<String>,
 }
 
-fn scratch() -> String {
-    "scratch".to_string()
+fn base<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Base, D::Error> {
+    let written = String::deserialize(deserializer)?;
+    match written.as_str() {
+        "scratch" => Ok(Base::Scratch),
+        // No folder's name has one.
+        _ if written.contains('/') => {
+            let parsed: Result<Reference> = written.parse();
+            parsed.map(Base::Registry).map_err(|err| serde::de::Error::custom(format!("{err:#}")))
+        }
+        _ => Ok(Base::Image(written)),
+    }
 }
 
 fn every_platform() -> Vec<&'static Platform> {
@@ -131,24 +153,19 @@ pub fn parse(name: &str, text: &str) -> Result<Definition> {
 /// Sorts bases before what stands on them, otherwise by name, and checks that each base is there
 /// and has the platforms that are asked of it.
 fn ordered(mut rest: Vec<Definition>) -> Result<Vec<Definition>> {
-    rest.sort_by(|a, b| a.name.cmp(&b.name));
+    // What needs no registry comes first.
+    let is_pulled = |it: &Definition| matches!(it.base, Base::Registry(_));
+    rest.sort_by(|a, b| (is_pulled(a), &a.name).cmp(&(is_pulled(b), &b.name)));
     let mut done: Vec<Definition> = Vec::new();
     while !rest.is_empty() {
-        let ready = rest.iter().position(|definition| {
-            definition.base == "scratch" || done.iter().any(|base| base.name == definition.base)
+        let ready = rest.iter().position(|definition| match &definition.base {
+            Base::Scratch | Base::Registry(_) => true,
+            Base::Image(base) => done.iter().any(|it| it.name == *base),
         });
-        let Some(ready) = ready else {
-            let Definition { name, base, .. } = &rest[0];
-            let mut known: Vec<_> = done.iter().map(|base| base.name.as_str()).collect();
-            known.push("scratch");
-            bail!(
-                "cannot use `images/{name}/image.toml`: base: `{base}` is no image that can be \
-                 built before it, those are {}",
-                known.join(", ")
-            );
-        };
+        let Some(ready) = ready else { return Err(unknown_base(&rest[0], &done)) };
         let definition = rest.remove(ready);
-        check_platforms(&definition, &done)?;
+        check_against_base(&definition, &done)
+            .with_context(|| format!("cannot use `images/{}/image.toml`", definition.name))?;
         done.push(definition);
     }
     let defaults: Vec<_> = done.iter().filter(|it| it.default).map(|it| &it.name).collect();
@@ -156,15 +173,30 @@ fn ordered(mut rest: Vec<Definition>) -> Result<Vec<Definition>> {
     Ok(done)
 }
 
-fn check_platforms(definition: &Definition, done: &[Definition]) -> Result<()> {
-    let Some(base) = done.iter().find(|base| base.name == definition.base) else { return Ok(()) };
-    for platform in &definition.platforms {
-        ensure!(
-            base.platforms.contains(platform),
-            "cannot use `images/{}/image.toml`: platforms: its base `{}` has no {platform}",
-            definition.name,
-            base.name
-        );
+fn unknown_base(definition: &Definition, done: &[Definition]) -> Error {
+    let Definition { name, base, .. } = definition;
+    let Base::Image(base) = base else { unreachable!("everything else is known") };
+    let mut known: Vec<_> = done.iter().map(|base| base.name.as_str()).collect();
+    known.push("scratch");
+    anyhow!(
+        "cannot use `images/{name}/image.toml`: base: `{base}` is no image that can be built \
+         before it, those are {}",
+        known.join(", ")
+    )
+}
+
+fn check_against_base(definition: &Definition, done: &[Definition]) -> Result<()> {
+    let mut lowest = definition;
+    while let Base::Image(name) = &lowest.base {
+        lowest = done.iter().find(|it| it.name == *name).expect("a base is done before");
+        for platform in &definition.platforms {
+            let is_there = lowest.platforms.contains(platform);
+            ensure!(is_there, "platforms: its base `{name}` has no {platform}");
+        }
+    }
+    if let Base::Registry(base) = &lowest.base {
+        // A distribution has these files, or packages of them, and knows better where they belong.
+        ensure!(definition.contents.is_empty(), "contents: it stands on `{base}`, and gets none");
     }
     Ok(())
 }
@@ -183,7 +215,18 @@ mod tests {
     #[test]
     fn the_repository_s_definitions_are_in_order() {
         let names: Vec<_> = all().unwrap().into_iter().map(|it| it.name).collect();
-        assert_eq!(names, ["scratch", "static", "docker-testing"]);
+        let expected = [
+            "scratch",
+            "static",
+            "docker-testing",
+            "alpine",
+            "busybox",
+            "debian",
+            "distroless-base",
+            "distroless-static",
+            "ubuntu",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]
@@ -205,6 +248,24 @@ unknown field `colour`, expected one of `summary`, `default`, `base`, `platforms
             &[("a", "summary = ''"), ("b", "summary = ''\nbase = 'c'")],
             "cannot use `images/b/image.toml`: base: `c` is no image that can be built before it, \
              those are a, scratch",
+        );
+    }
+
+    #[test]
+    fn a_base_without_a_tag_is_refused() {
+        let error = parse("a", "summary = ''\nbase = 'docker.io/library/debian'").unwrap_err();
+        assert!(format!("{error:#}").contains("it needs a tag"), "{error:#}");
+    }
+
+    #[test]
+    fn contents_do_not_go_onto_a_distribution() {
+        refuses(
+            &[
+                ("a", "summary = ''\nbase = 'docker.io/library/debian:trixie'"),
+                ("b", "summary = ''\nbase = 'a'\ncontents = ['tmp']"),
+            ],
+            "cannot use `images/b/image.toml`: contents: it stands on \
+             `docker.io/library/debian:trixie`, and gets none",
         );
     }
 

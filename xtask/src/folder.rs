@@ -1,6 +1,8 @@
 //! Folders that are there whole or not at all.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -8,7 +10,49 @@ use anyhow::{Context, Result};
 use crate::process::Interrupt;
 
 /// The files of a folder: where each lies in it, and what is in it.
-pub type Files<'a> = Vec<(String, &'a [u8])>;
+pub type Files<'a> = Vec<(String, Source<'a>)>;
+
+/// What is in a file.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// What is in this file, which is of this many bytes and does not change.
+    File(&'a Path, u64),
+}
+
+impl Source<'_> {
+    /// How many bytes it has.
+    pub fn size(&self) -> u64 {
+        match self {
+            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::File(_, size) => *size,
+        }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        match self {
+            Source::Bytes(bytes) => fs::read(path).is_ok_and(|it| it == *bytes),
+            Source::File(file, _) => is_same(file, path).unwrap_or(false),
+        }
+    }
+
+    fn put_at(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Source::Bytes(bytes) => fs::write(path, bytes),
+            // On another file system it can only be copied.
+            Source::File(file, _) => {
+                fs::hard_link(file, path).or_else(|_| fs::copy(file, path).map(drop))
+            }
+        }
+    }
+}
+
+fn is_same(a: &Path, b: &Path) -> io::Result<bool> {
+    let (of_a, of_b) = (fs::metadata(a)?, fs::metadata(b)?);
+    let is_one = (of_a.dev(), of_a.ino()) == (of_b.dev(), of_b.ino());
+    Ok(is_one || (of_a.len() == of_b.len() && fs::read(a)? == fs::read(b)?))
+}
 
 /// What [`put`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +76,7 @@ pub fn put(interrupt: &Interrupt, place: &Path, files: &Files) -> Result<Outcome
 
 /// Whether `place` has these files with these bytes. What cannot be read is written anew.
 fn holds(place: &Path, files: &Files) -> bool {
-    files.iter().all(|(path, bytes)| fs::read(place.join(path)).is_ok_and(|it| it == *bytes))
+    files.iter().all(|(path, source)| source.is_at(&place.join(path)))
         && count(place).is_ok_and(|count| count == files.len())
 }
 
@@ -51,11 +95,11 @@ fn write(interrupt: &Interrupt, place: &Path, files: &Files) -> Result<()> {
     // Beside its place, to be on the same file system. It removes itself on every way out.
     let aside = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(parent)?;
     let (new, old) = (aside.path().join("new"), aside.path().join("old"));
-    for (path, bytes) in files {
+    for (path, source) in files {
         interrupt.check()?;
         let path = new.join(path);
         fs::create_dir_all(path.parent().expect("it lies in `new`"))?;
-        fs::write(path, bytes)?;
+        source.put_at(&path)?;
     }
     interrupt.check()?;
     if place.exists() {

@@ -7,8 +7,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
 
 use crate::definition::Definition;
+use crate::flags::Images;
+use crate::lock::Lock;
 use crate::plan::{ImagePlan, Plan};
-use crate::spec::{BUILD_LABELS, ENTRYPOINT, ImageSpec};
+use crate::registry::{Mirror, Reference, mirrored};
+use crate::spec::{BUILD_LABELS, Base, ENTRYPOINT, ImageSpec};
 use crate::{Context, paths};
 
 const TEMPLATE: &str = include_str!("Dockerfile.jinja");
@@ -46,10 +49,11 @@ struct Dockerfile {
 
 /// The Dockerfiles that are missing or say something else.
 fn stale() -> Result<Vec<Dockerfile>> {
-    let plan = Plan::new(&[], &[])?;
+    let plan = Plan::new(&Images::all(), &[])?;
+    let lock = Lock::committed()?;
     let mut stale = Vec::new();
     for ImagePlan { name, .. } in &plan.images {
-        let text = dockerfile(plan.chain(name))
+        let text = dockerfile(plan.chain(name), &lock, &[])
             .with_context(|| format!("cannot generate `images/{name}/Dockerfile`"))?;
         // One that cannot be read is as good as missing.
         let there = fs::read_to_string(paths::image(name).join("Dockerfile")).ok();
@@ -60,13 +64,14 @@ fn stale() -> Result<Vec<Dockerfile>> {
     Ok(stale)
 }
 
-/// The Dockerfile of the last of `chain`.
+/// The Dockerfile of the last of `chain`, on the digests of `lock`, from `mirrors` where there are
+/// any.
 ///
 /// `COPY --link` is left out on purpose: podman 4 refuses it, and where a base has `/sbin` as a
 /// link it would put a folder in the link's place.
-fn dockerfile(chain: Vec<&Definition>) -> Result<String> {
+pub fn dockerfile(chain: Vec<&Definition>, lock: &Lock, mirrors: &[Mirror]) -> Result<String> {
     let last = *chain.last().context("it has no definition")?;
-    let spec = ImageSpec::new(chain);
+    let spec = ImageSpec::new(chain, lock);
     let parts = spec.parts(last.platforms[0]);
     let mut paths = parts.iter().map(|part| part.context_path("$TARGETPLATFORM"));
     let labels = spec.labels.iter().map(|(name, value)| format!("{name}={}", quoted(value)));
@@ -79,10 +84,11 @@ fn dockerfile(chain: Vec<&Definition>) -> Result<String> {
         TEMPLATE,
         context! {
             name => spec.name,
+            from => from(&spec, mirrors)?,
             init => paths.next(),
             archives => paths.collect::<Vec<_>>(),
             env => variables.collect::<Vec<_>>(),
-            workdir => quoted(spec.workdir),
+            workdir => spec.workdir.map(quoted),
             user => spec.user.map(quoted),
             entrypoint => exec_form(&ENTRYPOINT)?,
             cmd => if spec.cmd.is_empty() { None } else { Some(exec_form(spec.cmd)?) },
@@ -91,6 +97,14 @@ fn dockerfile(chain: Vec<&Definition>) -> Result<String> {
         },
     )?;
     Ok(text)
+}
+
+/// What stands behind `FROM`.
+fn from(spec: &ImageSpec, mirrors: &[Mirror]) -> Result<String> {
+    let Some(Base { reference, digest }) = spec.base else { return Ok("scratch".to_string()) };
+    let digest = digest.map_or_else(String::new, |digest| format!("@{digest}"));
+    let repository = mirrored(&reference.repository, mirrors)?;
+    Ok(format!("{}{digest}", Reference { repository, tag: reference.tag.clone() }))
 }
 
 /// A word between quotes, in which a Dockerfile would still see `$`, `\` and `"`.
@@ -111,7 +125,10 @@ fn exec_form(words: &[impl AsRef<str>]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::lock::Entry;
 
     #[test]
     fn a_word_stays_itself_between_quotes() {
@@ -125,7 +142,7 @@ mod tests {
             "summary = 'It costs \"$5\"'\ncontents = ['tmp', 'test-programs']\ncmd = ['sh', '-c', \
              'echo \"$HOME\"']\nuser = 'nonroot'\nworkdir = '/a b'\n[env]\nPATH = '/bin'\nA = 'b c'",
         );
-        let text = dockerfile(vec![&definition.unwrap()]).unwrap();
+        let text = dockerfile(vec![&definition.unwrap()], &Lock::default(), &[]).unwrap();
         let instructions: Vec<_> = text.lines().skip_while(|it| it.starts_with('#')).collect();
         let expected = r#"FROM scratch
 ARG TARGETPLATFORM
@@ -149,6 +166,29 @@ LABEL org.opencontainers.image.description="It costs \"\$5\"" \
       org.opencontainers.image.created="$CREATED""#;
         let expected = expected.replace("SOURCE", env!("CARGO_PKG_REPOSITORY"));
         assert_eq!(instructions.join("\n"), expected);
+    }
+
+    #[test]
+    fn a_base_is_named_with_its_digest_and_keeps_what_nobody_changes() {
+        let definition = "summary = 'x'\nbase = 'docker.io/library/debian:trixie'\ncmd = ['bash']";
+        let definition = crate::definition::parse("debian", definition).unwrap();
+        let mut lock = Lock::default();
+        let entry = Entry { index: "sha256:0".to_string(), platforms: BTreeMap::new() };
+        lock.insert(&"docker.io/library/debian:trixie".parse().unwrap(), entry);
+        let text = dockerfile(vec![&definition], &lock, &[]).unwrap();
+        let instructions: Vec<_> = text.lines().skip_while(|it| it.starts_with('#')).collect();
+        let expected = r#"FROM docker.io/library/debian:trixie@sha256:0
+ARG TARGETPLATFORM
+COPY --chmod=0755 $TARGETPLATFORM/pid1 /sbin/pid1
+ENTRYPOINT ["/sbin/pid1"]
+CMD ["bash"]
+ARG VERSION
+ARG REVISION
+ARG CREATED
+LABEL org.opencontainers.image.base.digest="sha256:0" \
+      org.opencontainers.image.base.name="docker.io/library/debian:trixie" \"#;
+        assert_eq!(instructions[..10].join("\n"), expected);
+        assert!(!text.contains("licenses"), "{text}");
     }
 
     #[test]

@@ -3,20 +3,30 @@
 
 mod flags;
 
+mod attach;
 mod bench;
 mod build;
 mod compare;
+mod demo;
 mod dist;
 mod generate;
 mod image;
 mod lint;
+mod lock;
 mod plan;
+mod publish;
+mod pull;
 mod push;
+mod refresh;
+mod reproduce;
 mod run;
 mod test;
 
 mod spec;
 
+mod builder;
+
+mod base;
 mod contents;
 mod oci;
 mod registry;
@@ -69,8 +79,10 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> Result<ExitCode> {
     let context = Context { ui: Ui::new(flags.quiet), interrupt: Interrupt::install()? };
     let done = match flags.command {
-        Command::Plan { choice, json } => plan::print(&choice, json),
-        Command::Smoke { choice, smoke } => smoke::command(&context, &choice, &smoke),
+        Command::Plan { choice, matrix: true, .. } => plan::print_matrix(&choice),
+        Command::Plan { choice, json, .. } => plan::print(&choice, json),
+        Command::Smoke { choice, smoke, from } => pull::command(&context, &choice, &from)
+            .and_then(|()| smoke::command(&context, &choice, &smoke)),
         Command::Run(flags) => return run::command(&context, &flags),
         Command::Inside => smoke::inside::run(),
         Command::Build { platforms } => {
@@ -78,14 +90,20 @@ fn run(flags: Flags) -> Result<ExitCode> {
             build::print(&built);
             Ok(())
         }
-        Command::Bench(flags) => bench::bench(&context, &flags),
+        Command::Demo(flags) => demo::demo(&context, &flags),
+        Command::Bench(flags) => bench::run(&context, &flags),
         Command::Compare(flags) => compare::compare(&context, &flags),
         Command::Push(flags) => push::run(&context, &flags),
-        Command::Lint => lint::lint(&context),
+        Command::Attach(flags) => attach::run(&context, &flags),
+        Command::Reproduce(flags) => reproduce::run(&context, &flags),
+        Command::Lint(flags) => lint::lint(&context, &flags),
         Command::Generate { check: true } => generate::check(),
         Command::Generate { check: false } => generate::write(&context),
-        Command::Image(choice) => image::run(&context, &choice),
+        Command::Refresh(flags) => refresh::refresh(&context, &flags),
+        Command::Lock(flags) => lock::command(&context, &flags),
+        Command::Image(flags) => image::run(&context, &flags),
         Command::Dist(flags) => dist::dist(&context, &flags),
+        Command::Release(flags) => publish::release(&context, &flags),
         Command::Test(flags) => test::test(&context, &flags),
     };
     done.map(|()| ExitCode::SUCCESS)

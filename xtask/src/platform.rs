@@ -63,6 +63,14 @@ impl Platform {
         self.to_string().replace('/', "-")
     }
 
+    /// Whether a configuration of an image is of it. Some say of arm64 that it is its v8, which is
+    /// all there is.
+    pub fn is_of(&self, config: &serde_json::Value) -> bool {
+        let variant = config["variant"].as_str().filter(|it| !it.is_empty());
+        let variant = variant.filter(|it| (self.architecture, *it) != ("arm64", "v8"));
+        config["architecture"] == self.architecture && variant == self.variant
+    }
+
     /// Whether its numbers begin with the highest byte: one of the nine.
     pub fn is_big_endian(&self) -> bool {
         self.architecture == "s390x"

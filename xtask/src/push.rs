@@ -1,38 +1,38 @@
 //! `cargo xtask push`: the layouts that were built, to one repository, tags last.
 
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use indicatif::HumanBytes;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 use tokio::runtime;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
-use crate::flags::{self, RegistryOptions};
-use crate::oci::layout::Layout;
+use crate::flags::{self, PushOptions};
+use crate::oci::layout::{Layout, platform};
 use crate::plan::{ImagePlan, Plan};
-use crate::process::Interrupt;
-use crate::registry::{Blob, Document, Registry, Repository};
+use crate::registry::work::{each, unless};
+use crate::registry::{Arrival, Blob, Document, Registry, Repository};
 use crate::ui::Ui;
 use crate::{Context, paths};
 
-/// How many requests are under way at once.
-const PARALLEL: usize = 8;
-
-/// How often we look whether the user wants to leave.
-const POLL: Duration = Duration::from_millis(50);
+/// What becomes of the tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tags {
+    /// They are moved when everything else is there.
+    Move,
+    /// They stay where they are: what is there can be had by digest.
+    Keep,
+}
 
 /// The command: prints one reference a line, or what it would upload.
 pub fn run(context: &Context, flags: &flags::Push) -> Result<()> {
     let plan = Plan::new(&flags.images, &[])?;
     if flags.dry_run {
-        return preview(context, &plan, &flags.repository, &flags.registry);
+        return preview(context, &plan, &flags.repository, &flags.options);
     }
-    print(&push(context, &plan, &flags.repository, &flags.registry)?);
+    let tags = if flags.untagged { Tags::Keep } else { Tags::Move };
+    print(&push(context, &plan, &flags.repository, &flags.options, tags)?);
     Ok(())
 }
 
@@ -49,18 +49,19 @@ pub fn push(
     context: &Context,
     plan: &Plan,
     repository: &str,
-    options: &RegistryOptions,
+    options: &PushOptions,
+    tags: Tags,
 ) -> Result<Vec<String>> {
     let repository = Repository::parse(repository)?;
     let contents = Contents::read(plan)?;
-    let registry = Registry::new(&context.ui, repository.clone(), options)?;
+    let registry = registry(context, &repository, options)?;
     let ui = &context.ui;
     ui.say(format!("pushing {} to {repository}", contents.names()));
     for (image, lacks) in &contents.lacking {
         ui.warn(format!("{image}: pushed without {lacks}, for which it was not built"));
     }
     let work = async {
-        let registry = Arc::new(registry.connect(options).await?);
+        let registry = Arc::new(registry.connect(&options.registry.transport).await?);
         upload(ui, &registry, &contents).await?;
         Ok(registry)
     };
@@ -69,6 +70,9 @@ pub fn push(
     let outcome = outcome
         .with_context(|| format!("cannot push to `{repository}`, no tag was moved"))
         .and_then(|registry| {
+            if tags == Tags::Keep {
+                return Ok(());
+            }
             // From here on everything is there: whatever fails, each tag is right, old or new.
             let work = move_tags(ui, &registry, &contents.images);
             let moving = runtime.block_on(unless(&context.interrupt, work));
@@ -81,21 +85,33 @@ pub fn push(
     Ok(references.map(|image| format!("{repository}@{}", image.index.digest)).collect())
 }
 
+/// The registry of `repository`, which nothing is sent to yet.
+fn registry(context: &Context, repository: &Repository, options: &PushOptions) -> Result<Registry> {
+    let registry = Registry::new(&context.ui, repository.clone(), &options.registry)?;
+    match &options.mount_from {
+        Some(from) => registry.mounting_from(from),
+        None => Ok(registry),
+    }
+}
+
 /// Prints what [`push`] would upload, and changes nothing.
 pub fn preview(
     context: &Context,
     plan: &Plan,
     repository: &str,
-    options: &RegistryOptions,
+    options: &PushOptions,
 ) -> Result<()> {
     let repository = Repository::parse(repository)?;
     let contents = Contents::read(plan)?;
-    let registry = Registry::new(&context.ui, repository.clone(), options)?;
+    let registry = registry(context, &repository, options)?;
     let work = async {
-        let registry = Arc::new(registry.connect(options).await?);
+        let registry = Arc::new(registry.connect(&options.registry.transport).await?);
         let mut lines = Vec::new();
         for blob in absent_blobs(&registry, &contents.blobs).await? {
-            lines.push(format!("blob {repository}@{}", blob.digest));
+            lines.push(match registry.mountable_from(&blob).await? {
+                Some(from) => format!("mount {from}@{}", blob.digest),
+                None => format!("blob {repository}@{}", blob.digest),
+            });
         }
         let indexes = contents.images.iter().map(|image| &image.index);
         for document in absent(&registry, contents.manifests.iter().chain(indexes)).await? {
@@ -188,13 +204,6 @@ impl Contents {
     }
 }
 
-/// `linux/arm/v7`, as the index has it.
-fn platform(descriptor: &Descriptor) -> String {
-    let Some(platform) = descriptor.platform() else { return "no platform".to_string() };
-    let variant = platform.variant().as_ref().map_or_else(String::new, |it| format!("/{it}"));
-    format!("{}/{}{variant}", platform.os(), platform.architecture())
-}
-
 fn document(layout: &Layout, descriptor: &Descriptor, what: String) -> Result<Document> {
     Ok(Document {
         digest: descriptor.digest().to_string(),
@@ -216,18 +225,23 @@ fn blob(layout: &Layout, descriptor: &Descriptor, what: String) -> Blob {
 /// Blobs, then the manifests that name them, then the indexes that name those.
 async fn upload(ui: &Ui, registry: &Arc<Registry>, contents: &Contents) -> Result<()> {
     let blobs = absent_blobs(registry, &contents.blobs).await?;
-    let bytes = blobs.iter().map(|blob| blob.size).sum();
-    let bar = ui.byte_bar("uploading", bytes);
-    let uploaded = blobs.len();
-    each(blobs, |blob| {
+    let there = contents.blobs.len() - blobs.len();
+    let bar = ui.byte_bar("uploading", blobs.iter().map(|blob| blob.size).sum());
+    let arrived = each(blobs, |blob| {
         let (registry, bar) = (registry.clone(), bar.clone());
-        async move { registry.upload(&blob, &bar).await }
+        async move { Ok((registry.upload(&blob, &bar).await?, blob.size)) }
     })
     .await?;
     bar.finish_and_clear();
-    let there = contents.blobs.len() - uploaded;
-    let amount = HumanBytes(bytes);
-    ui.say(format!("blobs: {uploaded} uploaded ({amount}), {there} already there"));
+    let (mounted, uploaded): (Vec<_>, Vec<_>) =
+        arrived.into_iter().partition(|(arrival, _)| *arrival == Arrival::Mounted);
+    let amount = HumanBytes(uploaded.iter().map(|(_, size)| size).sum());
+    let mounted = match mounted.len() {
+        0 => String::new(),
+        count => format!("{count} mounted, "),
+    };
+    let uploaded = uploaded.len();
+    ui.say(format!("blobs: {uploaded} uploaded ({amount}), {mounted}{there} already there"));
     put_absent(ui, registry, "manifests", &contents.manifests).await?;
     let indexes: Vec<_> = contents.images.iter().map(|image| image.index.clone()).collect();
     put_absent(ui, registry, "indexes", &indexes).await
@@ -302,37 +316,4 @@ async fn stale_tags(registry: &Arc<Registry>, image: &Image) -> Result<Vec<Strin
     });
     let right: Vec<_> = right.await?.into_iter().flatten().collect();
     Ok(image.tags.iter().filter(|tag| !right.contains(tag)).cloned().collect())
-}
-
-/// Does `work` for each of `items`, some at a time; the first failure ends the others.
-async fn each<I, T, F>(items: Vec<I>, work: impl Fn(I) -> F) -> Result<Vec<T>>
-where
-    F: Future<Output = Result<T>> + Send + 'static,
-    T: Send + 'static,
-{
-    let mut running = JoinSet::new();
-    let mut done = Vec::new();
-    let mut items = items.into_iter();
-    loop {
-        while running.len() < PARALLEL
-            && let Some(item) = items.next()
-        {
-            running.spawn(work(item));
-        }
-        match running.join_next().await {
-            Some(finished) => done.push(finished.context("a part of the push broke down")??),
-            None => return Ok(done),
-        }
-    }
-}
-
-/// Does `work`, unless the user interrupts: then it is dropped where it stands.
-async fn unless<T>(interrupt: &Interrupt, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let mut work = pin!(work);
-    while !interrupt.is_set() {
-        if let Ok(done) = timeout(POLL, work.as_mut()).await {
-            return done;
-        }
-    }
-    bail!("interrupted")
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::oci::layout::Layout;
-use crate::smoke::container::{Cue, Run};
+use crate::smoke::container::{Cue, Deed, Run};
 use crate::smoke::sandbox::{self, Status};
 use crate::smoke::{Machine, Rootfs};
 use crate::{Context, flags, paths, platform};
@@ -37,17 +37,20 @@ fn wishes(flags: &flags::Run) -> Result<Run> {
         arguments: flags.command.clone(),
         user: flags.user.clone(),
         read_only: flags.read_only,
-        signal: flags.signal.as_deref().map(signal).transpose()?,
+        then: flags.signal.as_deref().map(signal).transpose()?,
         deadline: Some(Duration::from_secs(flags.deadline)),
         echo: true,
+        ..Run::default()
     })
 }
 
-fn signal(text: &str) -> Result<(Cue, i32)> {
+fn signal(text: &str) -> Result<(Cue, Deed)> {
     let (number, cue) = match text.split_once('@') {
         Some((number, text)) => (number, Cue::Printed(text.to_string())),
         None => (text, Cue::HasChild),
     };
     let number = number.parse();
-    Ok((cue, number.with_context(|| format!("`{text}` does not begin with a signal's number"))?))
+    let number =
+        number.with_context(|| format!("`{text}` does not begin with a signal's number"))?;
+    Ok((cue, Deed::Signal(number)))
 }

@@ -4,13 +4,17 @@
 use std::collections::BTreeMap;
 
 use oci_spec::image::{
-    ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REVISION,
-    ANNOTATION_SOURCE, ANNOTATION_TITLE, ANNOTATION_VERSION,
+    ANNOTATION_BASE_IMAGE_DIGEST, ANNOTATION_BASE_IMAGE_NAME, ANNOTATION_CREATED,
+    ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REVISION, ANNOTATION_SOURCE,
+    ANNOTATION_TITLE, ANNOTATION_VERSION,
 };
 
 use crate::contents;
 use crate::definition::{Content, Definition};
+use crate::lock::Lock;
+use crate::plan;
 use crate::platform::Platform;
+use crate::registry::Reference;
 use crate::revision::Revision;
 
 /// The entrypoint of every image, in exec form.
@@ -36,31 +40,48 @@ pub struct ImageSpec<'a> {
     pub name: &'a str,
     /// The default arguments of the entrypoint.
     pub cmd: &'a [String],
-    /// The environment, `PATH` first.
+    /// The image in a registry that it stands on, if it does.
+    pub base: Option<Base<'a>>,
+    /// The environment, `PATH` first; on a base, what is added to that.
     pub env: Vec<(&'a str, &'a str)>,
-    /// Whom it runs as, if not root.
+    /// Whom it runs as, if not root or whom its base does.
     pub user: Option<&'a str>,
-    /// Where it runs.
-    pub workdir: &'a str,
+    /// Where it runs, if not where its base does.
+    pub workdir: Option<&'a str>,
     /// What the labels say in every build of it.
     pub labels: Labels,
     chain: Vec<&'a Definition>,
 }
 
+/// An image in a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base<'a> {
+    /// What it is called.
+    pub reference: &'a Reference,
+    /// What it is, once it is locked.
+    pub digest: Option<&'a str>,
+}
+
 impl<'a> ImageSpec<'a> {
     /// What the last of `chain` asks for, on top of those before it: see
-    /// [`crate::plan::Plan::chain`].
-    pub fn new(chain: Vec<&'a Definition>) -> ImageSpec<'a> {
+    /// [`crate::plan::Plan::chain`]. What that stands on is as `lock` has it.
+    pub fn new(chain: Vec<&'a Definition>, lock: &'a Lock) -> ImageSpec<'a> {
         let last = *chain.last().expect("a chain ends with the definition it was asked for");
         let upwards = || chain.iter().rev();
+        let base = plan::base(&chain).map(|reference| Base {
+            reference,
+            digest: lock.get(reference).map(|entry| entry.index.as_str()),
+        });
+        let workdir = upwards().find_map(|it| it.workdir.as_deref());
         ImageSpec {
+            base,
             name: &last.name,
             cmd: upwards().find(|it| !it.cmd.is_empty()).map_or(&[], |it| &it.cmd),
-            env: env(&chain),
+            env: env(&chain, base),
             user: upwards().find_map(|it| it.user.as_deref()),
             // Said even where nobody did: docker writes it down unasked, podman does not.
-            workdir: upwards().find_map(|it| it.workdir.as_deref()).unwrap_or("/"),
-            labels: labels(last, &chain),
+            workdir: if base.is_some() { workdir } else { workdir.or(Some("/")) },
+            labels: labels(last, &chain, base),
             chain,
         }
     }
@@ -73,7 +94,8 @@ impl<'a> ImageSpec<'a> {
             contents: &definition.contents,
             platform: definition.contents.iter().any(|it| it.has_programs()).then_some(platform),
         });
-        std::iter::once(Part::Init(platform)).chain(above).collect()
+        let base = self.base.map(|base| base.reference);
+        std::iter::once(Part::Init { platform, base }).chain(above).collect()
     }
 
     /// All labels of a build of `version` from `revision`.
@@ -88,31 +110,43 @@ impl<'a> ImageSpec<'a> {
     }
 }
 
-fn env<'a>(chain: &[&'a Definition]) -> Vec<(&'a str, &'a str)> {
+fn env<'a>(chain: &[&'a Definition], base: Option<Base>) -> Vec<(&'a str, &'a str)> {
     let mut variables: BTreeMap<&str, &str> = BTreeMap::new();
     for definition in chain {
         variables.extend(definition.env.iter().map(|(name, value)| (&**name, &**value)));
     }
-    let path = variables.remove("PATH").unwrap_or(PATH);
-    std::iter::once(("PATH", path)).chain(variables).collect()
+    let path = variables.remove("PATH").or(if base.is_some() { None } else { Some(PATH) });
+    path.map(|path| ("PATH", path)).into_iter().chain(variables).collect()
 }
 
-fn labels(last: &Definition, chain: &[&Definition]) -> Labels {
-    let mut licenses = vec![env!("CARGO_PKG_LICENSE")];
-    licenses.extend(chain.iter().flat_map(|it| &it.contents).filter_map(|it| it.license()));
-    Labels::from([
+fn labels(last: &Definition, chain: &[&Definition], base: Option<Base>) -> Labels {
+    let mut labels = Labels::from([
         (ANNOTATION_TITLE, format!("pid1 {}", last.name)),
         (ANNOTATION_DESCRIPTION, last.summary.clone()),
         (ANNOTATION_SOURCE, env!("CARGO_PKG_REPOSITORY").to_string()),
-        (ANNOTATION_LICENSES, licenses.join(" AND ")),
-    ])
+    ]);
+    if let Some(Base { reference, digest }) = base {
+        // Under which licences all of a distribution is, only that can say.
+        labels.insert(ANNOTATION_BASE_IMAGE_NAME, reference.to_string());
+        labels.extend(digest.map(|it| (ANNOTATION_BASE_IMAGE_DIGEST, it.to_string())));
+    } else {
+        let mut licenses = vec![env!("CARGO_PKG_LICENSE")];
+        licenses.extend(chain.iter().flat_map(|it| &it.contents).filter_map(|it| it.license()));
+        labels.insert(ANNOTATION_LICENSES, licenses.join(" AND "));
+    }
+    labels
 }
 
 /// What becomes one layer. Equal parts are the same layer, in whichever image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'a> {
     /// `/sbin/pid1`.
-    Init(&'static Platform),
+    Init {
+        /// The platform.
+        platform: &'static Platform,
+        /// The image in a registry that it is put on, if it is.
+        base: Option<&'a Reference>,
+    },
     /// What one definition asks for.
     Contents {
         /// The definition's name.
@@ -128,7 +162,7 @@ impl Part<'_> {
     /// What it holds, for people.
     pub fn summary(&self) -> String {
         match self {
-            Part::Init(_) => format!("/{}", contents::INIT),
+            Part::Init { .. } => format!("/{}", contents::INIT),
             Part::Contents { contents, .. } => {
                 contents.iter().map(Content::to_string).collect::<Vec<_>>().join(", ")
             }
@@ -138,7 +172,7 @@ impl Part<'_> {
     /// Its file in the build context of a Dockerfile, where `platform` stands for the platform.
     pub fn context_path(&self, platform: &str) -> String {
         match self {
-            Part::Init(_) => format!("{platform}/pid1"),
+            Part::Init { .. } => format!("{platform}/pid1"),
             Part::Contents { name, platform: Some(_), .. } => format!("{platform}/{name}.tar.gz"),
             Part::Contents { name, platform: None, .. } => format!("{name}.tar.gz"),
         }

@@ -68,7 +68,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         name: "a registry",
-        modules: &["docker_registry::"],
+        modules: &["docker_registry::", "distributions::", "refresh::"],
         probe: &["docker-registry", "--version"],
         remedy: INSTALL,
         is_required: true,
@@ -81,11 +81,62 @@ const PARTS: &[Part] = &[
         is_required: true,
     },
     Part {
+        name: "a registry with the referrers API",
+        modules: &["ferro::"],
+        probe: &["sh", "-c", "command -v ferro-oci-server"],
+        remedy: "`cargo xtask test --require-all` builds it into target/tools",
+        is_required: true,
+    },
+    // Of these two, GitHub's Ubuntu has no packages.
+    Part {
+        name: "crane",
+        modules: &["crane::"],
+        probe: &["crane", "version"],
+        remedy: INSTALL,
+        is_required: false,
+    },
+    Part {
+        name: "oras",
+        modules: &["oras::"],
+        probe: &["oras", "version"],
+        remedy: INSTALL,
+        is_required: false,
+    },
+    Part {
         name: "umoci",
         modules: &["umoci::"],
         probe: &["umoci", "--version"],
         remedy: INSTALL,
         is_required: true,
+    },
+    Part {
+        name: "faketime",
+        modules: &["clock::"],
+        probe: &["faketime", "--version"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    Part {
+        name: "npm",
+        modules: &["lint::"],
+        probe: &["npm", "--version"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    Part {
+        name: "mandoc, fish and zsh",
+        modules: &["manual::"],
+        probe: &["sh", "-c", "command -v mandoc && command -v fish && command -v zsh"],
+        remedy: INSTALL,
+        is_required: true,
+    },
+    // Ubuntu has not all platforms in one place.
+    Part {
+        name: "Debian's packages",
+        modules: &["distributions::", "refresh::"],
+        probe: &["sh", "-c", "apt-get --version && [ -f /etc/apt/sources.list.d/debian.sources ]"],
+        remedy: "Debian 12 has them",
+        is_required: false,
     },
     // Nobody can install that; GitHub's runners are ordinary users.
     Part {
@@ -100,6 +151,9 @@ const PARTS: &[Part] = &[
 /// Runs `cargo test` over the workspace, without the tests whose parts are missing; those are
 /// named last, and an error where everything is required.
 pub fn test(context: &Context, flags: &flags::Test) -> Result<()> {
+    if flags.require_all {
+        tools::ferro(context)?;
+    }
     let missing: Vec<_> = PARTS.iter().filter(|part| !is_ready(part.probe)).collect();
     let required: Vec<_> = missing.iter().copied().filter(|part| part.is_required).collect();
     if flags.require_all && !required.is_empty() {
@@ -184,9 +238,10 @@ fn sanitized(context: &Context) -> Result<PathBuf> {
 fn is_ready(probe: &[&str]) -> bool {
     let (program, arguments) = probe.split_first().expect("a probe is a command");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps some of them where an ordinary user's PATH does not lead.
+    // Debian keeps some of them where an ordinary user's PATH does not lead; one is built by us.
     let path = std::env::split_paths(&path)
         .chain([Path::new("/usr/sbin").into(), Path::new("/sbin").into()])
+        .chain([tools::ferro_folder().join("bin")])
         .collect::<Vec<_>>();
     let Ok(path) = std::env::join_paths(path) else { return false };
     let quiet = || Stdio::null();

@@ -111,20 +111,127 @@ fn the_toolchain_has_the_targets_that_rustup_links() {
     }
 }
 
-#[test]
-fn the_commands_of_the_readme_are_commands() {
-    let text = read("README.md");
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("cargo xtask "));
-    let mut count = 0;
-    for line in lines {
-        let command = line.split('#').next().unwrap_or_default();
-        let words = ["cargo xtask"].into_iter().chain(command.split_whitespace());
-        if let Err(err) = Flags::try_parse_from(words) {
-            panic!("README.md: `cargo xtask {line}`: {err}");
-        }
-        count += 1;
+#[track_caller]
+fn is_command(name: &str, command: &str) {
+    let words = ["cargo xtask"].into_iter().chain(command.split_whitespace());
+    if let Err(err) = Flags::try_parse_from(words) {
+        panic!("{name}: `cargo xtask {command}`: {err}");
     }
-    assert!(count >= 2, "README.md has no commands");
+}
+
+#[test]
+fn the_commands_of_the_documents_are_commands() {
+    for name in ["README.md", ".github/CONTRIBUTING.md"] {
+        let text = read(name);
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("cargo xtask "));
+        let commands: Vec<_> = lines.filter_map(|line| line.split('#').next()).collect();
+        assert!(commands.len() >= 2, "{name} has no commands");
+        for command in commands {
+            is_command(name, command);
+        }
+    }
+}
+
+#[test]
+fn the_readme_has_the_help_of_pid1() {
+    let help = read("pid1/tests/it/help.txt");
+    let expected = format!("<!-- help -->\n```text\n{help}```\n<!-- /help -->\n");
+    assert!(read("README.md").contains(&expected), "README.md has another help than pid1");
+}
+
+/// The commands of the README, each by its beginning, and the test that runs it.
+const RUN_BY: &[(&str, &str)] = &[
+    ("cargo xtask dist --push", "dist_pushes_what_it_tested_and_skopeo_pulls_every_platform"),
+    ("cargo xtask dist --all", "every_base_is_locked_and_built_with_all"),
+    ("cargo xtask dist", "a_second_dist_does_nothing_again"),
+    ("cargo xtask plan", "an_unknown_image_names_the_known_ones"),
+    (
+        "cargo xtask refresh 127.0.0.1:5000/pid1 --binaries released",
+        "an_image_is_pushed_anew_only_if_its_base_has_moved",
+    ),
+    ("cargo xtask lock --check", "a_base_that_has_moved_is_named_and_builds_stay_where_they_were"),
+    ("cargo xtask lock", "lock_writes_down_what_every_platform_is"),
+    ("cargo xtask image debian --mirror", "a_second_build_needs_no_registry"),
+    ("cargo xtask image", "a_second_run_is_up_to_date_and_touches_nothing"),
+    ("cargo xtask smoke --engine", "every_image_passes_and_nothing_of_it_stays"),
+    ("cargo xtask smoke", "smoke_tests_run_what_the_registry_has"),
+    ("cargo xtask run", "orphans_are_reaped_by_pid1"),
+    (
+        "cargo xtask push 127.0.0.1:5000/new --mount-from",
+        "what_the_other_repository_has_is_mounted_and_the_rest_is_uploaded",
+    ),
+    ("cargo xtask push", "a_dry_run_prints_what_a_push_would_send_and_sends_nothing"),
+    ("cargo xtask reproduce", "what_was_published_is_reproduced_and_what_was_changed_is_named"),
+    ("cargo xtask attach", "what_is_attached_is_listed_by_the_api_and_no_tag"),
+    ("skopeo copy", "a_copy_of_all_platforms_has_the_same_digest"),
+    ("docker run --rm --entrypoint", "docker_shows_what_the_sandbox_shows"),
+    ("docker run --rm", "a_layout_can_be_loaded_and_run"),
+    ("sha256sum --check", "the_release_is_what_its_checksums_say"),
+];
+
+/// What only says something of a release that people can download, or runs all tests itself.
+const RUN_NOWHERE: &[&str] = &["cargo xtask test", "curl ", "gh ", "cosign "];
+
+#[test]
+fn every_command_of_the_readme_is_run_by_a_test() {
+    let tests: String = files(".rs").into_iter().map(|(_, text)| text).collect();
+    let readme = read("README.md");
+    let blocks = readme.split("```sh\n").skip(1).filter_map(|it| it.split("```").next());
+    for command in blocks.flat_map(str::lines) {
+        if RUN_NOWHERE.iter().any(|it| command.starts_with(it)) {
+            continue;
+        }
+        let found = RUN_BY.iter().find(|(start, _)| command.starts_with(start));
+        let Some((_, test)) = found else { panic!("README.md: no test runs `{command}`") };
+        assert!(tests.contains(&format!("fn {test}(")), "there is no test {test}: `{command}`");
+    }
+}
+
+#[test]
+fn the_commands_of_the_workflows_are_commands() {
+    let values = [
+        ("\"$IMAGE\"", "static"),
+        ("\"$PLATFORMS\"", "linux/386,linux/arm64"),
+        ("\"$BUNDLE\"", "bundle.json"),
+        (">> \"$GITHUB_OUTPUT\"", ""),
+    ];
+    for (name, text) in files(".yml") {
+        for line in text.lines() {
+            let Some((_, command)) = line.split_once("run: cargo xtask ") else { continue };
+            let command = values
+                .iter()
+                .fold(command.to_string(), |it, (variable, value)| it.replace(variable, value));
+            is_command(&name, &command);
+        }
+    }
+}
+
+#[test]
+fn every_job_ends_by_itself() {
+    for (name, text) in files(".yml") {
+        let jobs = text.lines().filter(|line| line.trim().starts_with("runs-on: ")).count();
+        let limits = text.lines().filter(|line| line.trim().starts_with("timeout-minutes: "));
+        assert_eq!(jobs, limits.count(), "{name}: a job without `timeout-minutes`");
+    }
+}
+
+/// Those are built and run by tests.
+#[test]
+fn the_dockerfiles_of_the_readmes_are_the_examples() {
+    let is_example = |name: &str| name.starts_with("images/examples/");
+    let examples = files(".Dockerfile").into_iter().filter(|(name, _)| is_example(name));
+    let examples: Vec<_> = examples.collect();
+    let main = read("README.md");
+    for (name, text) in &examples {
+        assert!(main.contains(&format!("```dockerfile\n{text}```")), "README.md lacks {name}");
+    }
+    for (name, readme) in [("README.md", main), ("pid1/README.md", read("pid1/README.md"))] {
+        for block in readme.split("```dockerfile\n").skip(1) {
+            let block = block.split("```").next().unwrap_or_default();
+            let found = examples.iter().any(|(_, text)| text == block);
+            assert!(found, "{name}: no file of images/examples says:\n{block}");
+        }
+    }
 }
 
 #[test]
@@ -142,8 +249,9 @@ fn actions_are_pinned_by_commit() {
 
 #[test]
 fn workflows_only_call_the_xtask() {
-    // `exit 1` is what the job says that fails where another was skipped.
-    let allowed = ["cargo xtask ", ".ci/", "sudo .ci/", "exit 1"];
+    // `exit 1` is what the job says that fails where another was skipped; and before there is a
+    // checkout, there is no xtask to ask for the release to check out.
+    let allowed = ["cargo xtask ", ".ci/", "sudo .ci/", "exit 1", "gh release "];
     for (name, text) in files(".yml") {
         for line in text.lines() {
             let Some((_, command)) = line.split_once("run: ") else { continue };
@@ -165,6 +273,21 @@ fn pid1_depends_on_nix_and_signal_hook_only() {
     let manifest: toml::Table = read("pid1/Cargo.toml").parse().unwrap();
     let names: Vec<_> = manifest["dependencies"].as_table().unwrap().keys().cloned().collect();
     assert_eq!(names, ["nix", "signal-hook"]);
+}
+
+#[test]
+fn binstall_looks_for_what_is_released() {
+    let manifest: toml::Table = read("pid1/Cargo.toml").parse().unwrap();
+    let package = &manifest["package"];
+    let binstall = &package["metadata"]["binstall"];
+    assert_eq!(binstall["pkg-fmt"].as_str(), Some("bin"));
+    let (folder, file) = binstall["pkg-url"].as_str().unwrap().rsplit_once('/').unwrap();
+    assert_eq!(folder, "{ repo }/releases/download/v{ version }");
+    for platform in PLATFORMS {
+        let name = file.replace("{ name }", package["name"].as_str().unwrap());
+        let name = name.replace("{ target }", platform.target);
+        assert!(crate::release::names(platform).contains(&name), "{name} is not released");
+    }
 }
 
 #[test]

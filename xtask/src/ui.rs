@@ -63,14 +63,15 @@ impl Ui {
 
     /// Something that turns for as long as one step takes.
     pub fn spinner(&self, label: &str) -> ProgressBar {
-        let spinner = ProgressBar::new_spinner().with_message(label.to_string());
+        let spinner = self.bars.add(ProgressBar::new_spinner().with_message(label.to_string()));
+        // Only now: before it is among the others, it would draw even where nothing is to be drawn.
         spinner.enable_steady_tick(Duration::from_millis(120));
-        self.bars.add(spinner)
+        spinner
     }
 }
 
 /// The command as a line for a shell, with the variables that were set for it.
-fn pasteable(command: &Command) -> String {
+pub fn pasteable(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         let value = value?.to_string_lossy().into_owned();
         Some(format!("{}={}", name.to_string_lossy(), quoted(&value)))

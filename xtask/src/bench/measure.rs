@@ -14,13 +14,16 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::peers::Peer;
+use super::peers::{self, Peer};
 
 /// In ms: no step takes this long, unless something hangs.
 const DEADLINE: u16 = 60_000;
 
-/// How long an idle init is watched.
+/// How long idle inits are watched.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// How many of one kind are watched at once.
+const IDLE_COUNT: usize = 101;
 
 /// Sets up namespaces for the children of this thread, one after the other.
 pub struct Namespaces {
@@ -70,20 +73,24 @@ impl Namespaces {
         Ok(running)
     }
 
-    /// Memory and wake-ups of `peer` over a program that waits.
+    /// Memory and wake-ups of `peer` over a program that waits: the medians of several at once,
+    /// since where the kernel puts the stack is random, and decides over one page.
     pub fn idle(&self, peer: &Peer, waiting: &[&OsStr]) -> Result<Idle> {
-        let running = self.ready(peer, waiting)?;
-        let pid = running.child.id();
-        let before = switches(pid)?;
+        let all: Result<Vec<_>> = (0..IDLE_COUNT).map(|_| self.ready(peer, waiting)).collect();
+        let all = all?;
+        let switches = || all.iter().map(|it| switches(it.child.id())).collect::<Result<Vec<_>>>();
+        let before = switches()?;
         std::thread::sleep(IDLE);
-        let wakeups = switches(pid)? - before;
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-            .context("cannot read the memory of an init")?;
+        let wakeups = switches()?.into_iter().zip(before).map(|(after, before)| after - before);
+        let rollup = |it: &Running| fs::read_to_string(format!("/proc/{}/smaps_rollup", it.pid()));
+        let rollups: Result<Vec<_>, _> = all.iter().map(rollup).collect();
+        let rollups = rollups.context("cannot read the memory of an init")?;
+        let fields = |name: &str| rollups.iter().map(|it| field(it, name)).collect::<Result<_>>();
         Ok(Idle {
-            resident_kb: field(&rollup, "Rss:")?,
-            private_dirty_kb: field(&rollup, "Private_Dirty:")?,
+            resident_kb: median(fields("Rss:")?),
+            private_dirty_kb: median(fields("Private_Dirty:")?),
             // To the nearest: the third of three can fall just outside.
-            wakeups_per_s: (wakeups + IDLE.as_secs() / 2) / IDLE.as_secs(),
+            wakeups_per_s: (median(wakeups.collect()) + IDLE.as_secs() / 2) / IDLE.as_secs(),
         })
     }
 
@@ -158,6 +165,11 @@ pub struct Idle {
     pub wakeups_per_s: u64,
 }
 
+fn median(mut all: Vec<u64>) -> u64 {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
 fn switches(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .context("cannot read the status of an init")?;
@@ -180,6 +192,7 @@ pub fn system_calls(peer: &Peer, nothing: &[&OsStr]) -> Result<u64> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(trace.path()).args(["unshare", "--pid", "--fork"]);
     strace.arg(init.get_program()).args(init.get_args()).stdin(Stdio::null());
+    peers::clean(&mut strace);
     let output = strace.output().context("cannot run `strace`; run `apt-get install strace`")?;
     if !output.status.success() {
         bail!("`strace` failed: {}", String::from_utf8_lossy(&output.stderr).trim());

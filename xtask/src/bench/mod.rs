@@ -1,28 +1,48 @@
 //! `cargo xtask bench`: pid1 beside the other inits and beside none, measured in one run.
 
+mod images;
 mod measure;
 pub mod peers;
+mod picture;
 mod report;
+mod sizes;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::unistd::sync;
 
 use crate::{Context, files, flags, paths, platform};
 use measure::Namespaces;
 use peers::Peer;
 use report::{Report, Row};
 
-/// How often each init is started, how often it is signalled, how many orphans it gets at once.
+/// How often each init is started.
 const STARTS: usize = 1000;
-const SIGNALS: usize = 2000;
+
+/// How often each is started to be signalled, and how often to be given orphans.
+const ROUNDS: usize = 10;
+
+/// How many signals it gets in a round.
+const SIGNALS: usize = 400;
+
+/// How many orphans it gets at once.
 const ORPHANS: &str = "10000";
+
+/// The command.
+pub fn run(context: &Context, flags: &flags::Bench) -> Result<()> {
+    match flags.what {
+        flags::Measured::Inits => bench(context, flags),
+        flags::Measured::Images => images::images(context, flags.readme),
+        flags::Measured::Sizes => sizes::sizes(flags.readme),
+    }
+}
 
 /// Measures everything, prints the table, writes `target/dist/bench.json`, and the README's table
 /// if asked to.
-pub fn bench(context: &Context, flags: &flags::Bench) -> Result<()> {
+fn bench(context: &Context, flags: &flags::Bench) -> Result<()> {
     let peers = peers::all(context)?;
     let rows = measure_all(context, &peers)?;
     let report = Report { kernel: report::kernel()?, date: report::today(), rows };
@@ -37,22 +57,34 @@ pub fn bench(context: &Context, flags: &flags::Bench) -> Result<()> {
 }
 
 fn measure_all(context: &Context, peers: &[Peer]) -> Result<Vec<Row>> {
+    // A file that was just built has pages of its own until they are written back.
+    sync();
     let probe = paths::binary(platform::host(), "docker-testing");
     let with = |words: &'static [&'static str]| -> Vec<&OsStr> {
         [probe.as_os_str()].into_iter().chain(words.iter().map(OsStr::new)).collect()
     };
     let nothing = with(&["probe", "exit", "0"]);
     let namespaces = Namespaces::new()?;
-    let starts = starts(context, &namespaces, peers, &nothing)?;
+    context.ui.say(format!("starting each of {} inits {STARTS} times", peers.len()));
+    let mut starts =
+        in_turns(context, peers, STARTS, |peer| Ok(vec![namespaces.start(peer, &nothing)?]))?;
+    context.ui.say(format!("sending each {} signals", ROUNDS * SIGNALS));
+    let answering = with(&["probe", "answer", "10"]);
+    let mut signals =
+        in_turns(context, peers, ROUNDS, |peer| namespaces.latency(peer, &answering, SIGNALS))?;
+    context.ui.say(format!("giving each {ORPHANS} orphans {ROUNDS} times"));
+    let releasing = with(&["probe", "release", ORPHANS]);
+    let mut reaps = in_turns(context, peers, ROUNDS, |peer| {
+        let reap = peer.path.is_some().then(|| namespaces.reap(peer, &releasing)).transpose()?;
+        Ok(Vec::from_iter(reap))
+    })?;
     let mut rows = Vec::new();
-    for (peer, mut starts) in peers.iter().zip(starts) {
+    for (peer, (starts, (signals, reaps))) in
+        peers.iter().zip(starts.iter_mut().zip(signals.iter_mut().zip(&mut reaps)))
+    {
         context.interrupt.check()?;
-        context.ui.say(format!("measuring {}", peer.name));
+        context.ui.say(format!("watching {} do nothing", peer.name));
         let idle = namespaces.idle(peer, &with(&["probe", "hang"]))?;
-        let mut latency = namespaces.latency(peer, &with(&["probe", "answer", "10"]), SIGNALS)?;
-        let reaps = peer.path.is_some();
-        let releasing = with(&["probe", "release", ORPHANS]);
-        let reap = reaps.then(|| namespaces.reap(peer, &releasing)).transpose()?;
         let size = |path| fs::metadata(path).map(|it| it.len());
         let bytes = peer.path.as_ref().map(size).transpose().context("cannot read a size")?;
         rows.push(Row {
@@ -61,29 +93,29 @@ fn measure_all(context: &Context, peers: &[Peer]) -> Result<Vec<Row>> {
             resident_kb: idle.resident_kb,
             private_dirty_kb: idle.private_dirty_kb,
             system_calls: measure::system_calls(peer, &nothing)?,
-            start_us: micros(percentile(&mut starts, 50)),
-            signal_p50_us: micros(percentile(&mut latency, 50)),
-            signal_p99_us: micros(percentile(&mut latency, 99)),
-            reap_us: reap.map(micros),
+            start_us: micros(percentile(starts, 50)),
+            signal_p50_us: micros(percentile(signals, 50)),
+            signal_p99_us: micros(percentile(signals, 99)),
+            reap_us: peer.path.is_some().then(|| micros(percentile(reaps, 50))),
             wakeups_per_s: idle.wakeups_per_s,
         });
     }
     Ok(rows)
 }
 
-/// Starts every peer in turn, again and again, so that whatever else the machine does meets all.
-fn starts(
+/// Measures every peer in turn, `rounds` times, so that whatever else the machine does, and
+/// wherever it puts a process, meets all.
+fn in_turns(
     context: &Context,
-    namespaces: &Namespaces,
     peers: &[Peer],
-    nothing: &[&OsStr],
+    rounds: usize,
+    measure: impl Fn(&Peer) -> Result<Vec<Duration>>,
 ) -> Result<Vec<Vec<Duration>>> {
-    let mut all = vec![Vec::with_capacity(STARTS); peers.len()];
-    context.ui.say(format!("starting each of {} inits {STARTS} times", peers.len()));
-    for _ in 0..STARTS {
+    let mut all = vec![Vec::new(); peers.len()];
+    for _ in 0..rounds {
         context.interrupt.check()?;
         for (peer, taken) in peers.iter().zip(&mut all) {
-            taken.push(namespaces.start(peer, nothing)?);
+            taken.extend(measure(peer)?);
         }
     }
     Ok(all)

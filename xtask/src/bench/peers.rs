@@ -29,8 +29,15 @@ impl Peer {
         };
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
+        clean(&mut command);
         command
     }
+}
+
+/// Gives `command` a container's environment: cargo's own has a search path for libraries, which
+/// costs a dynamic program hundreds of system calls.
+pub fn clean(command: &mut Command) {
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 }
 
 /// What Debian calls them, and where it puts them.

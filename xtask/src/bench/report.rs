@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::picture::picture;
 use crate::{files, paths};
 
 /// All that one run found out.
@@ -106,9 +107,11 @@ fn ratio(value: Option<f64>, first: Option<f64>, digits: usize) -> String {
     }
 }
 
-/// Puts the table between its marks in the README.
+/// Puts the table between its marks in the README, and draws it.
 pub fn write_readme(report: &Report) -> Result<()> {
-    files::put_between(&paths::root().join("README.md"), START, END, &markdown(report))
+    let table = markdown(report);
+    files::write(&paths::picture(), picture(&table).as_bytes(), files::PLAIN)?;
+    files::put_between(&paths::root().join("README.md"), START, END, &table)
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::platform::Platform;
 
+/// What every layout has as `oci-layout`.
+pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
 /// One image in a layout of its own: `index.json` names one image index, and that one manifest per
 /// platform.
 #[derive(Debug, Clone)]
@@ -29,14 +32,20 @@ impl Layout {
         Ok(Layout { root: root.to_path_buf() })
     }
 
+    /// All that it names, whoever made it.
+    pub fn top(&self) -> Result<ImageIndex> {
+        let path = self.root.join("index.json");
+        ImageIndex::from_file(&path).with_context(|| format!("cannot read `{}`", path.display()))
+    }
+
     /// The descriptor of the image index: its digest is the image's.
     pub fn index_descriptor(&self) -> Result<Descriptor> {
-        let path = self.root.join("index.json");
-        let top = ImageIndex::from_file(&path)
-            .with_context(|| format!("cannot read `{}`", path.display()))?;
-        match top.manifests().as_slice() {
+        match self.top()?.manifests().as_slice() {
             [one] if *one.media_type() == MediaType::ImageIndex => Ok(one.clone()),
-            _ => bail!("cannot use `{}`: it should name one image index", path.display()),
+            _ => bail!(
+                "cannot use `{}`: it should name one image index",
+                self.root.join("index.json").display()
+            ),
         }
     }
 
@@ -88,6 +97,13 @@ impl Layout {
 /// `sha256:…` of `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// `linux/arm/v7`, as an index has it.
+pub fn platform(descriptor: &Descriptor) -> String {
+    let Some(platform) = descriptor.platform() else { return "no platform".to_string() };
+    let variant = platform.variant().as_ref().map_or_else(String::new, |it| format!("/{it}"));
+    format!("{}/{}{variant}", platform.os(), platform.architecture())
 }
 
 fn is_for(descriptor: &Descriptor, platform: &Platform) -> bool {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use docker_credential::{CredentialRetrievalError, DockerCredential};
@@ -37,17 +38,28 @@ impl fmt::Display for Credential {
     }
 }
 
+/// The password on stdin, which can be read once, for however many connections.
+static PASSWORD: OnceLock<String> = OnceLock::new();
+
 /// What the command line says, with the password from stdin.
 pub fn given(options: &RegistryOptions) -> Result<Option<Credential>> {
     let Some(user) = options.username.clone() else { return Ok(None) };
+    let password = match PASSWORD.get() {
+        Some(known) => known.clone(),
+        None => read_password(&user)?,
+    };
+    let source = "from --username".to_string();
+    Ok(Some(Credential { secret: Secret::Password { user, password }, source }))
+}
+
+fn read_password(user: &str) -> Result<String> {
     let mut password = String::new();
     std::io::stdin()
         .read_to_string(&mut password)
         .context("cannot read the password from stdin")?;
-    let password = password.trim_end_matches(['\r', '\n']).to_string();
+    let password = password.trim_end_matches(['\r', '\n']);
     ensure!(!password.is_empty(), "cannot log in as `{user}`: stdin holds no password");
-    let source = "from --username".to_string();
-    Ok(Some(Credential { secret: Secret::Password { user, password }, source }))
+    Ok(PASSWORD.get_or_init(|| password.to_string()).clone())
 }
 
 /// What the first of podman's and docker's files says that knows the registry.

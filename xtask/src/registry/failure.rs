@@ -110,7 +110,7 @@ impl fmt::Display for Failure {
                 }
                 match *status {
                     StatusCode::NOT_FOUND => write!(out, "; does the repository exist?"),
-                    StatusCode::TOO_MANY_REQUESTS => write!(out, "; wait, then push again"),
+                    StatusCode::TOO_MANY_REQUESTS => write!(out, "; wait, then try again"),
                     it if it.is_server_error() => write!(out, "; its log may say why"),
                     _ => Ok(()),
                 }

@@ -3,7 +3,11 @@
 mod challenge;
 mod credentials;
 mod failure;
+mod pull;
 mod push;
+mod reference;
+mod referrers;
+pub mod work;
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,13 +20,15 @@ use reqwest::header::HeaderMap;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 
-use crate::flags::RegistryOptions;
+use crate::flags::{RegistryOptions, Transport};
 use crate::ui::Ui;
 
 use challenge::Challenge;
 use credentials::{Credential, Secret};
 use failure::Failure;
-pub use push::{Blob, Document};
+pub use push::{Arrival, Blob, Document};
+pub use reference::{Mirror, Reference, mirrored};
+pub use referrers::Artifact;
 pub use reqwest::Url;
 
 /// How often a request is made before its failure is final.
@@ -53,6 +59,11 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Whether it can only be on this machine.
+    pub fn is_on_this_machine(&self) -> bool {
+        base(self, "https").is_ok_and(|url| is_loopback(&url))
+    }
+
     /// Reads `REGISTRY/NAME`, which has neither tag nor digest.
     pub fn parse(written: &str) -> Result<Repository> {
         let fault = |fault: &str| {
@@ -66,6 +77,13 @@ impl Repository {
         let is_host = registry.contains(['.', ':']) || registry == "localhost";
         ensure!(is_host && registry.chars().all(is_of_host), fault("it names no registry"));
         Ok(Repository { registry: registry.to_string(), name: name.to_string() })
+    }
+
+    /// Where the project's images are published: GitHub's registry, under the name of the source.
+    pub fn published() -> Result<Repository> {
+        let source = env!("CARGO_PKG_REPOSITORY").to_lowercase();
+        let name = source.trim_start_matches("https://github.com/");
+        Repository::parse(&format!("ghcr.io/{name}"))
     }
 
     /// The host that speaks for the registry.
@@ -105,14 +123,42 @@ enum Authorization {
     Bearer(String),
 }
 
+/// What we are there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Pull,
+    Push,
+}
+
+impl Access {
+    /// What a token is to allow.
+    fn actions(self) -> &'static str {
+        match self {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        }
+    }
+
+    /// As a sentence says it.
+    fn verb(self) -> &'static str {
+        match self {
+            Access::Pull => "pull from",
+            Access::Push => "push to",
+        }
+    }
+}
+
 /// A repository that answers.
 pub struct Registry {
     ui: Ui,
     client: Client,
     base: Url,
     repository: Repository,
+    access: Access,
     timeout: Duration,
     plain_http: bool,
+    /// The name of another repository here that blobs may be taken from.
+    mount_from: Option<String>,
     credential: OnceLock<Option<Credential>>,
     authorization: Mutex<Option<Authorization>>,
     /// Set by the first answer: from then on, a registry that is gone may come back.
@@ -120,35 +166,63 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reads what `options` point to: nothing is sent yet.
+    /// Reads what `options` point to, in order to push: nothing is sent yet.
     pub fn new(ui: &Ui, repository: Repository, options: &RegistryOptions) -> Result<Registry> {
+        let registry = Registry::open(ui, repository, Access::Push, &options.transport)?;
+        if let Some(given) = credentials::given(options)? {
+            let _ = registry.credential.set(Some(given));
+        }
+        Ok(registry)
+    }
+
+    /// The same in order to pull, as nobody in particular.
+    pub fn to_pull(ui: &Ui, repository: Repository, transport: &Transport) -> Result<Registry> {
+        Registry::open(ui, repository, Access::Pull, transport)
+    }
+
+    fn open(
+        ui: &Ui,
+        repository: Repository,
+        access: Access,
+        transport: &Transport,
+    ) -> Result<Registry> {
         // A provider that is installed already does as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = base(&repository, if options.plain_http { "http" } else { "https" })?;
-        let credential = OnceLock::new();
-        if let Some(given) = credentials::given(options)? {
-            let _ = credential.set(Some(given));
-        }
+        let base = base(&repository, if transport.plain_http { "http" } else { "https" })?;
         Ok(Registry {
             ui: ui.clone(),
-            client: client(&base, options)?,
+            client: client(&base, transport)?,
             base,
             repository,
-            timeout: options.timeout,
-            plain_http: options.plain_http,
-            credential,
+            access,
+            timeout: transport.timeout,
+            plain_http: transport.plain_http,
+            mount_from: None,
+            credential: OnceLock::new(),
             authorization: Mutex::default(),
             reached: AtomicBool::new(false),
         })
     }
 
+    /// The same, taking blobs from the repository `written` where that has them.
+    pub fn mounting_from(mut self, written: &str) -> Result<Registry> {
+        let from = Repository::parse(written)?;
+        ensure!(
+            from.registry == self.repository.registry,
+            "cannot mount blobs from `{from}`: it is in another registry than `{}`",
+            self.repository
+        );
+        self.mount_from = Some(from.name);
+        Ok(self)
+    }
+
     /// Asks the registry whether it is one, and who we should be.
-    pub async fn connect(mut self, options: &RegistryOptions) -> Result<Registry> {
+    pub async fn connect(mut self, transport: &Transport) -> Result<Registry> {
         let step = format!("cannot reach the registry `{}`", self.repository.registry);
         // A registry on this machine seldom has a certificate; with `--ca` it says that it has.
         if is_loopback(&self.base)
-            && !options.plain_http
-            && options.ca.is_none()
+            && !transport.plain_http
+            && transport.ca.is_none()
             && let Err(Failure::NotTls | Failure::Dropped(_)) = self.ping().await
         {
             self.base = base(&self.repository, "http")?;
@@ -272,7 +346,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Asks `realm` for a token to pull and push with.
+    /// Asks `realm` for a token.
     async fn token(
         &self,
         realm: &str,
@@ -287,11 +361,15 @@ impl Registry {
                  `--plain-http` allows it"
             )));
         }
-        let scope = format!("repository:{}:pull,push", self.repository.name);
-        let mut fields = vec![("scope", scope.as_str())];
-        fields.extend(service.map(|service| ("service", service)));
+        let own = format!("repository:{}:{}", self.repository.name, self.access.actions());
+        let mount = self.mount_from.as_ref().map(|from| format!("repository:{from}:pull"));
+        let scopes: Vec<_> = [own].into_iter().chain(mount).collect();
+        let joined = scopes.join(" ");
+        let service = service.map(|service| ("service", service));
         let request = match credential.map(|it| &it.secret) {
             Some(Secret::IdentityToken(token)) => {
+                let mut fields = vec![("scope", joined.as_str())];
+                fields.extend(service);
                 fields.extend([("grant_type", "refresh_token"), ("refresh_token", token)]);
                 fields.push(("client_id", "pid1-xtask"));
                 self.client
@@ -300,7 +378,9 @@ impl Registry {
                     .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             }
             secret => {
-                url.query_pairs_mut().extend_pairs(fields);
+                // Here it is one field a scope, there it is one field with all of them.
+                let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+                url.query_pairs_mut().extend_pairs(scopes.chain(service));
                 let request = self.client.get(url);
                 match secret {
                     Some(Secret::Password { user, password }) => {
@@ -344,6 +424,7 @@ impl Registry {
     /// Why it does not let us, and what to do.
     fn denied(&self) -> Failure {
         let Repository { registry, name } = &self.repository;
+        let verb = self.access.verb();
         let known = self.credential.get().and_then(Option::as_ref);
         let authorization = self.authorization.lock().expect("no holder panics").clone();
         Failure::Other(match (known, authorization) {
@@ -352,10 +433,10 @@ impl Registry {
                  `docker login {registry}`, or give `--username NAME --password-stdin`"
             ),
             (Some(credential), Some(Authorization::Bearer(_))) => {
-                format!("it does not let {credential} push to `{name}`")
+                format!("it does not let {credential} {verb} `{name}`")
             }
             (Some(credential), _) => {
-                format!("it refuses {credential}: wrong password, or no right to push to `{name}`")
+                format!("it refuses {credential}: wrong password, or no right to {verb} `{name}`")
             }
         })
     }
@@ -375,8 +456,8 @@ fn base(repository: &Repository, scheme: &str) -> Result<Url> {
 }
 
 /// A client for `base` and whoever that sends it to.
-fn client(base: &Url, options: &RegistryOptions) -> Result<Client> {
-    let authority = options.ca.as_deref().map_or(Ok(Vec::new()), |path| {
+fn client(base: &Url, transport: &Transport) -> Result<Client> {
+    let authority = transport.ca.as_deref().map_or(Ok(Vec::new()), |path| {
         let pem = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
         ensure!(!found.is_empty(), "cannot use `{}`: it holds no PEM certificate", path.display());
@@ -385,7 +466,7 @@ fn client(base: &Url, options: &RegistryOptions) -> Result<Client> {
     let builder = || -> ClientBuilder {
         let builder = Client::builder()
             .user_agent(concat!("pid1-xtask/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.timeout.min(CONNECT_LIMIT))
+            .connect_timeout(transport.timeout.min(CONNECT_LIMIT))
             .redirect(Policy::custom(redirect))
             .referer(false);
         // A proxy would see in the clear what is only to go round this machine.

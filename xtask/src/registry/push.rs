@@ -14,26 +14,26 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::{Registry, is_loopback};
+use super::{Registry, Repository, is_loopback};
 use crate::oci::layout::sha256;
 
 /// How often a running upload is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Every type of manifest: what a tag points at may be any of them.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+pub(super) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// A file to upload.
+/// A file that is to be uploaded, or the place of one to download.
 #[derive(Debug, Clone)]
 pub struct Blob {
     /// `sha256:…` of its bytes.
     pub digest: String,
     /// How many there are.
     pub size: u64,
-    /// Where they lie.
+    /// Where they lie, or are to lie.
     pub path: PathBuf,
     /// What it is, for messages.
     pub what: String,
@@ -52,6 +52,15 @@ pub struct Document {
     pub what: String,
 }
 
+/// How a blob has come into the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// From here.
+    Uploaded,
+    /// From another repository of the registry.
+    Mounted,
+}
+
 impl Registry {
     /// Whether the repository has the blob.
     pub async fn has(&self, blob: &Blob) -> Result<bool> {
@@ -67,8 +76,25 @@ impl Registry {
         .await
     }
 
-    /// Uploads the blob, after a look whether its file is what the layout says.
-    pub async fn upload(&self, blob: &Blob, bar: &ProgressBar) -> Result<()> {
+    /// Where the blob can be mounted from; nowhere, too, if we may not look there.
+    pub async fn mountable_from(&self, blob: &Blob) -> Result<Option<Repository>> {
+        let Some(name) = self.mount_from.clone() else { return Ok(None) };
+        let from = Repository { registry: self.repository.registry.clone(), name };
+        let step = format!("cannot look for {} in `{from}`", blob.what);
+        let path = format!("/v2/{}/blobs/{}", from.name, blob.digest);
+        let url = self.base.join(&path).expect("a repository's name needs no escape");
+        let found = self.persist(&step, || async {
+            match self.accept(self.send(Method::HEAD, &url, |it| it).await?).await {
+                Err(failure) if failure.is_passing() => Err(failure),
+                answer => Ok(answer.is_ok()),
+            }
+        });
+        Ok(found.await?.then_some(from))
+    }
+
+    /// Uploads the blob, after a look whether its file is what the layout says; mounts it instead
+    /// where that is asked for and the registry can.
+    pub async fn upload(&self, blob: &Blob, bar: &ProgressBar) -> Result<Arrival> {
         let step = format!("cannot upload {} ({})", blob.what, blob.digest);
         let of_file = blob.clone();
         let file = tokio::task::spawn_blocking(move || open_checked(&of_file)).await;
@@ -76,11 +102,16 @@ impl Registry {
         self.persist(&step, || self.try_upload(blob, &file, bar)).await
     }
 
-    async fn try_upload(&self, blob: &Blob, file: &File, bar: &ProgressBar) -> Result<(), Failure> {
-        let begin = self.url("blobs/uploads/");
-        let response = self.send(Method::POST, &begin, |it| it.header(CONTENT_LENGTH, 0)).await?;
-        let response = self.accept(response).await?;
-        let mut place = self.place(&response)?;
+    async fn try_upload(
+        &self,
+        blob: &Blob,
+        file: &File,
+        bar: &ProgressBar,
+    ) -> Result<Arrival, Failure> {
+        let Some(mut place) = self.begin(blob).await? else {
+            bar.inc(blob.size);
+            return Ok(Arrival::Mounted);
+        };
         place.query_pairs_mut().append_pair("digest", &blob.digest);
         let response = self.put_file(place, file, blob.size, bar).await?;
         match response.status() {
@@ -90,8 +121,32 @@ impl Registry {
                 Err(Failure::Lost)
             }
             StatusCode::NOT_FOUND => Err(Failure::Lost),
-            _ => self.accept(response).await.map(drop),
+            _ => self.accept(response).await.map(|_| Arrival::Uploaded),
         }
+    }
+
+    /// Where to upload the blob; nowhere if it was mounted.
+    async fn begin(&self, blob: &Blob) -> Result<Option<Url>, Failure> {
+        let begin = self.url("blobs/uploads/");
+        let post = |url| async move {
+            self.send(Method::POST, &url, |it| it.header(CONTENT_LENGTH, 0)).await
+        };
+        if let Some(from) = &self.mount_from {
+            let mut mount = begin.clone();
+            mount.query_pairs_mut().extend_pairs([("mount", &blob.digest), ("from", from)]);
+            let response = post(mount).await?;
+            let is_mounted = response.status() == StatusCode::CREATED;
+            match self.accept(response).await {
+                Ok(_) if is_mounted => return Ok(None),
+                // It has begun an upload instead.
+                Ok(response) => return self.place(&response).map(Some),
+                Err(failure) if failure.is_passing() => return Err(failure),
+                // We may not read there, or it knows no mounts.
+                Err(_) => {}
+            }
+        }
+        let response = self.accept(post(begin).await?).await?;
+        self.place(&response).map(Some)
     }
 
     /// Where the upload is to go.
@@ -172,10 +227,15 @@ impl Registry {
         } else {
             format!("cannot move the tag `{reference}` to {}", document.what)
         };
-        self.persist(&step, || self.try_put(document, reference)).await
+        self.persist(&step, || self.try_put(document, reference)).await.map(drop)
     }
 
-    async fn try_put(&self, document: &Document, reference: &str) -> Result<(), Failure> {
+    /// The headers say what the registry has made of it.
+    pub(super) async fn try_put(
+        &self,
+        document: &Document,
+        reference: &str,
+    ) -> Result<HeaderMap, Failure> {
         let url = self.url(&format!("manifests/{reference}"));
         let dress = |it: reqwest::RequestBuilder| {
             it.header(CONTENT_TYPE, &document.media_type).body(document.bytes.clone())
@@ -185,7 +245,7 @@ impl Registry {
             Some(digest) if digest != document.digest => {
                 Err(Failure::Other(format!("the registry has made it into {digest}")))
             }
-            _ => Ok(()),
+            _ => Ok(response.headers().clone()),
         }
     }
 }

@@ -1,11 +1,10 @@
-//! `SHA256SUMS`: what `sha256sum --check` reads.
+//! What `sha256sum --check` reads: `SHA256SUMS`, and a `.sha256` beside each download.
 
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Asset;
-use crate::files;
 
 /// The checksums of `assets`, with bare names, sorted.
 pub fn of(assets: &[Asset]) -> Asset {
@@ -13,11 +12,24 @@ pub fn of(assets: &[Asset]) -> Asset {
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut text = String::new();
     for asset in sorted {
-        let sum = hex::encode(Sha256::digest(&asset.bytes));
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{sum}  {}", asset.name);
+        let _ = writeln!(text, "{}", line(asset));
     }
-    Asset { name: "SHA256SUMS".to_string(), bytes: text.into_bytes(), mode: files::PLAIN }
+    Asset::plain("SHA256SUMS", text)
+}
+
+/// The checksum of one asset, in a file of its own.
+pub fn of_one(asset: &Asset) -> Asset {
+    Asset::plain(format!("{}.sha256", asset.name), format!("{}\n", line(asset)))
+}
+
+fn line(asset: &Asset) -> String {
+    format!("{}  {}", sum(asset), asset.name)
+}
+
+/// SHA-256 of its bytes, in hexadecimal.
+pub fn sum(asset: &Asset) -> String {
+    hex::encode(Sha256::digest(&asset.bytes))
 }
 
 #[cfg(test)]
@@ -26,12 +38,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_sum_two_spaces_and_a_bare_name() {
-        let asset = |name: &str, bytes: &[u8]| Asset {
-            name: name.to_string(),
-            bytes: bytes.to_vec(),
-            mode: files::PLAIN,
-        };
-        let sums = of(&[asset("b", b"abc"), asset("a", b"")]);
+        let sums = of(&[Asset::plain("b", "abc"), Asset::plain("a", "")]);
         assert_eq!(
             String::from_utf8(sums.bytes).unwrap(),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a\n\

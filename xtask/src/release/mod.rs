@@ -1,49 +1,139 @@
 //! The files of a release: what somebody who wants no image downloads.
 
+mod archive;
+mod manual;
+
 mod checksums;
+mod digests;
+mod notes;
+pub mod sbom;
+mod snippets;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use crate::Context;
 use crate::build::Built;
+use crate::build::crates::Facts;
+use crate::flags::RegistryOptions;
+use crate::oci::layout::Layout;
+use crate::plan::Plan;
 use crate::platform::Platform;
-use crate::{files, paths};
+use crate::registry::{Artifact, Repository};
+use crate::revision::Revision;
+use crate::{attach, files, paths};
+
+pub use digests::{DIGESTS, Digests};
+
+/// What a release is made of.
+pub struct Release<'a> {
+    /// What was decided.
+    pub plan: &'a Plan,
+    /// What is dated and named after it.
+    pub revision: &'a Revision,
+    /// Where people find the images.
+    pub repository: &'a Repository,
+    /// The binaries of the plan's platforms.
+    pub binaries: &'a [Built],
+    /// What the lock files know.
+    pub facts: &'a Facts,
+}
 
 /// A file of a release, before it is written.
-struct Asset {
+pub struct Asset {
     name: String,
     bytes: Vec<u8>,
     mode: u32,
 }
 
-/// Writes [`paths::release`] anew from the binaries that were built, whole or not at all, and
-/// gives the files' paths.
-pub fn write(context: &Context, built: &[Built]) -> Result<Vec<PathBuf>> {
-    let mut assets = Vec::new();
-    for Built { platform, path, .. } in built.iter().filter(|it| it.package == "pid1") {
-        let bytes = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        assets.extend(names(platform).map(|name| Asset {
-            name,
-            bytes: bytes.clone(),
-            mode: files::EXECUTABLE,
-        }));
+impl Asset {
+    fn program(name: String, bytes: Vec<u8>) -> Asset {
+        Asset { name, bytes, mode: files::EXECUTABLE }
     }
-    assets.push(checksums::of(&assets));
+
+    fn plain(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Asset {
+        Asset { name: name.into(), bytes: bytes.into(), mode: files::PLAIN }
+    }
+}
+
+/// Makes [`paths::release`] what the binaries and layouts that were built ask for, whole or not at
+/// all, and gives the files' paths.
+pub fn write(context: &Context, release: &Release) -> Result<Vec<PathBuf>> {
+    let mut assets = downloads(release)?;
+    let sums: Vec<_> = assets.iter().map(checksums::of_one).collect();
+    for built in release.binaries.iter().filter(|it| it.package == "pid1") {
+        assets.push(sbom::of_init(release, built)?);
+    }
+    for image in &release.plan.images {
+        assets.push(sbom::of_image(release, image)?);
+    }
+    let digests = Digests::read(release)?;
+    assets.extend(snippets::all(release, &digests, &assets)?);
+    assets.push(Asset::plain(DIGESTS, digests.json()?));
+    assets.push(Asset::plain("NOTES.md", notes::notes(&digests)?));
+    let all = checksums::of(&assets);
+    assets.extend(sums);
+    assets.push(all);
+
     context.interrupt.check()?;
     let folder = paths::release();
-    replace(&folder, &assets)?;
-    let paths: Vec<_> = assets.iter().map(|asset| folder.join(&asset.name)).collect();
-    context.ui.say(format!("release: {} files in {}", paths.len(), folder.display()));
-    Ok(paths)
+    let count = assets.len();
+    let state = if holds(&folder, &assets) { "up to date, " } else { "" };
+    if state.is_empty() {
+        replace(&folder, &assets)?;
+    }
+    context.ui.say(format!("release: {state}{count} files in {}", folder.display()));
+    Ok(assets.iter().map(|asset| folder.join(&asset.name)).collect())
+}
+
+/// Attaches to each of the plan's images, which were pushed to `repository`, its bill of materials.
+pub fn attach(
+    context: &Context,
+    plan: &Plan,
+    repository: &Repository,
+    options: &RegistryOptions,
+) -> Result<()> {
+    for image in &plan.images {
+        let digest = Layout::open(&paths::layout(&image.name))?.index_descriptor()?;
+        let path = paths::release().join(sbom::name_of_image(&image.name));
+        let bill = Artifact::read(&path, sbom::MEDIA_TYPE)?;
+        attach::attach(context, repository, digest.digest().as_ref(), &[bill], options)?;
+    }
+    Ok(())
+}
+
+/// What is downloaded by itself, so that each has its own checksum beside it.
+fn downloads(release: &Release) -> Result<Vec<Asset>> {
+    let mut assets = Vec::new();
+    let time = release.revision.time;
+    for Built { platform, path, .. } in release.binaries.iter().filter(|it| it.package == "pid1") {
+        let bytes = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let archive = archive::of_init(platform, &bytes, time)?;
+        assets.extend(names(platform).map(|name| Asset::program(name, bytes.clone())));
+        assets.push(archive);
+    }
+    assets.push(archive::of_xtask(time)?);
+    Ok(assets)
 }
 
 /// The names under which the init of `platform` is released. People's scripts have them: they
 /// never change.
-fn names(platform: &Platform) -> [String; 2] {
+pub fn names(platform: &Platform) -> [String; 2] {
     [format!("pid1-{}", platform.target), format!("pid1-{}", platform.slug())]
+}
+
+/// Whether `folder` has just `assets`, with their bytes and modes.
+fn holds(folder: &Path, assets: &[Asset]) -> bool {
+    let count = fs::read_dir(folder).map_or(0, Iterator::count);
+    count == assets.len() && assets.iter().all(|asset| is_there(&folder.join(&asset.name), asset))
+}
+
+fn is_there(path: &Path, asset: &Asset) -> bool {
+    fs::metadata(path).is_ok_and(|it| it.permissions().mode() & 0o777 == asset.mode)
+        && fs::read(path).is_ok_and(|bytes| bytes == asset.bytes)
 }
 
 /// Puts a folder of just `assets` in the place of `folder`.
@@ -65,37 +155,41 @@ fn replace(folder: &Path, assets: &[Asset]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::platform::PLATFORMS;
 
     #[test]
     fn the_names_of_a_release_never_change() {
-        let names: Vec<_> = PLATFORMS.iter().flat_map(names).collect();
-        let expected = [
-            "pid1-x86_64-unknown-linux-musl",
-            "pid1-linux-amd64",
-            "pid1-aarch64-unknown-linux-musl",
-            "pid1-linux-arm64",
-            "pid1-armv7-unknown-linux-musleabihf",
-            "pid1-linux-arm-v7",
-            "pid1-arm-unknown-linux-musleabihf",
-            "pid1-linux-arm-v6",
-            "pid1-i686-unknown-linux-musl",
-            "pid1-linux-386",
-            "pid1-powerpc64le-unknown-linux-musl",
-            "pid1-linux-ppc64le",
-            "pid1-s390x-unknown-linux-musl",
-            "pid1-linux-s390x",
-            "pid1-riscv64gc-unknown-linux-musl",
-            "pid1-linux-riscv64",
-            "pid1-loongarch64-unknown-linux-musl",
-            "pid1-linux-loong64",
-        ];
-        assert_eq!(names, expected);
+        let mut expected: BTreeSet<String> = ["from", "copy", "add"]
+            .map(|it| format!("Dockerfile.{it}"))
+            .into_iter()
+            .chain(["NOTES.md", "SHA256SUMS", DIGESTS].map(String::from))
+            .collect();
+        let mut download = |name: String| {
+            expected.insert(format!("{name}.sha256"));
+            expected.insert(name);
+        };
+        for platform in PLATFORMS {
+            names(platform).into_iter().for_each(&mut download);
+            download(format!("pid1-{}.tar.gz", platform.slug()));
+        }
+        download("xtask-manual.tar.gz".to_string());
+        expected.extend(PLATFORMS.iter().map(|it| format!("pid1-{}.cdx.json", it.slug())));
+        expected.extend(["scratch", "static", "docker-testing"].map(sbom::name_of_image));
+        let list = include_str!("../../tests/it/release/names.txt");
+        let list: BTreeSet<_> = list.lines().map(String::from).collect();
+        assert_eq!(list, expected);
     }
 
     fn asset(name: &str, text: &str) -> Asset {
-        Asset { name: name.to_string(), bytes: text.as_bytes().to_vec(), mode: files::PLAIN }
+        Asset::plain(name, text)
+    }
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
     #[test]
@@ -104,9 +198,8 @@ mod tests {
         let folder = parent.path().join("release");
         replace(&folder, &[asset("old", "1")]).unwrap();
         replace(&folder, &[asset("new", "2")]).unwrap();
-        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(entries.collect::<Vec<_>>(), ["new"]);
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        assert_eq!(entries(&folder), ["new"]);
+        assert_eq!(entries(parent.path()), ["release"]);
     }
 
     #[test]
@@ -115,8 +208,23 @@ mod tests {
         let folder = parent.path().join("release");
         replace(&folder, &[asset("old", "1")]).unwrap();
         replace(&folder, &[asset("new", "2"), asset("\0", "no such name")]).unwrap_err();
-        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(entries.collect::<Vec<_>>(), ["old"]);
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        assert_eq!(entries(&folder), ["old"]);
+        assert_eq!(entries(parent.path()), ["release"]);
+    }
+
+    #[test]
+    fn a_release_is_up_to_date_if_every_byte_and_mode_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("release");
+        let assets = [asset("a", "1"), Asset::program("b".to_string(), b"2".to_vec())];
+        assert!(!holds(&folder, &assets));
+        replace(&folder, &assets).unwrap();
+        assert!(holds(&folder, &assets));
+        assert!(!holds(&folder, &assets[..1]));
+        fs::write(folder.join("a"), "3").unwrap();
+        assert!(!holds(&folder, &assets));
+        replace(&folder, &assets).unwrap();
+        fs::set_permissions(folder.join("b"), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(!holds(&folder, &assets));
     }
 }

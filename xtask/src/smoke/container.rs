@@ -15,8 +15,21 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 pub enum Cue {
     /// When this has been printed.
     Printed(String),
+    /// When PID 1 runs the program it is for.
+    Runs,
     /// When PID 1 has started a process.
     HasChild,
+}
+
+/// What is done to a container from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// `docker kill --signal`
+    Signal(i32),
+    /// `docker stop`, which only an engine has.
+    Stop,
+    /// The same when this, run by `docker exec`, has said that it is ready.
+    StopBeside(Vec<String>),
 }
 
 /// The wishes, in the words of `docker run`.
@@ -26,12 +39,16 @@ pub struct Run {
     pub entrypoint: Option<Vec<String>>,
     /// What comes after the image's name; the image's cmd if there is nothing.
     pub arguments: Vec<String>,
+    /// `--env`: `NAME=VALUE`, in place of the image's.
+    pub environment: Vec<String>,
     /// `--user`
     pub user: Option<String>,
     /// `--read-only`
     pub read_only: bool,
-    /// `docker kill --signal`: sent to PID 1 on its cue.
-    pub signal: Option<(Cue, i32)>,
+    /// What is done to it, and when.
+    pub then: Option<(Cue, Deed)>,
+    /// Other options, which only an engine has.
+    pub engine: Vec<String>,
     /// When to kill it all; [`Run::DEADLINE`] if it is not given.
     pub deadline: Option<Duration>,
     /// Whether to show what is printed as it comes, besides keeping it.
@@ -54,14 +71,31 @@ impl Run {
         self
     }
 
+    /// The options of `docker run`, but for the entrypoint.
+    pub fn options(&self) -> Vec<String> {
+        let mut options: Vec<_> =
+            self.environment.iter().map(|variable| format!("--env={variable}")).collect();
+        options.extend(self.user.iter().map(|user| format!("--user={user}")));
+        options.extend(self.read_only.then(|| "--read-only".to_string()));
+        options.extend(self.engine.iter().cloned());
+        options
+    }
+
+    /// As `docker run` takes them: an entrypoint is one word, and what remains are arguments.
+    pub fn entrypoint_and_arguments(&self) -> (Option<String>, Vec<String>) {
+        let Some(entrypoint) = &self.entrypoint else { return (None, self.arguments.clone()) };
+        let mut words = entrypoint.iter().chain(&self.arguments).cloned();
+        (words.next(), words.collect())
+    }
+
     /// As a line that could be typed, but for the name of the engine.
     pub fn line(&self, image: &str) -> String {
+        let (entrypoint, arguments) = self.entrypoint_and_arguments();
         let mut words = vec!["run".to_string()];
-        words.extend(self.user.iter().map(|user| format!("--user {user}")));
-        words.extend(self.read_only.then(|| "--read-only".to_string()));
-        words.extend(self.entrypoint.iter().map(|it| format!("--entrypoint {it:?}")));
+        words.extend(self.options());
+        words.extend(entrypoint.map(|it| format!("--entrypoint={it}")));
         words.push(image.to_string());
-        words.extend(self.arguments.iter().cloned());
+        words.extend(arguments);
         words.join(" ")
     }
 }
@@ -111,7 +145,7 @@ pub fn process(
     let words = words(&config, run);
     ensure!(!words.is_empty(), "cannot run `{name}`: it has neither entrypoint nor cmd");
     let mut environment = vec![PATH.to_string(), format!("HOSTNAME={name}")];
-    for variable in config.env().iter().flatten() {
+    for variable in config.env().iter().flatten().chain(&run.environment) {
         set(&mut environment, variable);
     }
     if !environment.iter().any(|it| it.starts_with("HOME=")) {

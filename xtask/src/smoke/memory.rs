@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use super::engine::Engine;
 use crate::definition::Definition;
 use crate::oci::layout::{Layout, sha256};
 use crate::platform::Platform;
@@ -19,8 +20,12 @@ pub struct Occasion {
 
 impl Occasion {
     /// The image's bytes, the probe's, the definition's own checks, this program with all others,
-    /// the kernel, and who runs it.
-    pub fn new(definition: &Definition, platform: &'static Platform) -> Result<Occasion> {
+    /// the kernel, who runs it, and with which engine.
+    pub fn new(
+        definition: &Definition,
+        platform: &'static Platform,
+        engine: Option<&Engine>,
+    ) -> Result<Occasion> {
         let layout = Layout::open(&paths::layout(&definition.name))?;
         let (manifest, _) = layout.manifest(platform)?;
         let probe = paths::binary(platform, "docker-testing");
@@ -39,7 +44,8 @@ impl Occasion {
             nix::unistd::geteuid().to_string(),
         ];
         let key = sha256(parts.join("\n").as_bytes());
-        let file = format!("{}-{}", definition.name, platform.slug());
+        let by = engine.map(|engine| format!("-{engine}")).unwrap_or_default();
+        let file = format!("{}-{}{by}", definition.name, platform.slug());
         Ok(Occasion { file: paths::smoke().join(file), key })
     }
 

@@ -6,9 +6,13 @@ pub mod inside;
 pub mod sandbox;
 
 mod binfmt;
+mod check;
 mod checks;
+mod engine;
+mod looks;
 mod machine;
 mod memory;
+mod place;
 mod rootfs;
 #[allow(unsafe_code, reason = "the one module that nix is not enough for")]
 mod sys;
@@ -20,8 +24,10 @@ use std::thread;
 
 use anyhow::{Result, bail};
 
+pub use engine::{Engine, Loaded};
 pub use machine::Machine;
 use memory::Occasion;
+pub use place::Place;
 pub use rootfs::Rootfs;
 
 use crate::definition::Definition;
@@ -29,6 +35,24 @@ use crate::oci::layout::Layout;
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::{Context, flags, paths};
+
+impl flags::Smoke {
+    /// The engine, if it is not the sandbox.
+    fn engine(&self) -> Option<&'static Engine> {
+        self.engine.outside()
+    }
+}
+
+impl flags::Engine {
+    /// It, unless it is the sandbox.
+    pub fn outside(self) -> Option<&'static Engine> {
+        match self {
+            flags::Engine::Sandbox => None,
+            flags::Engine::Docker => Some(&engine::DOCKER),
+            flags::Engine::Podman => Some(&engine::PODMAN),
+        }
+    }
+}
 
 /// What came of one image on one platform.
 #[derive(Debug)]
@@ -84,9 +108,9 @@ pub fn smoke(
         let machine = machines.get(&platform.to_string());
         let definition = plan.definitions.iter().find(|it| it.name == *name);
         let definition = definition.expect("every planned image has its definition");
-        let outcome = one(context, definition, platform, machine, memory);
+        let outcome = one(context, definition, platform, machine, options.engine(), memory);
         bar.inc(1);
-        tell(context, &outcome);
+        tell(context, &outcome, options.engine());
         outcome
     });
     context.interrupt.check()?;
@@ -115,7 +139,15 @@ fn machines(
 ) -> Result<HashMap<String, Machine>> {
     let platforms = plan.platforms().into_iter();
     let wanted = platforms.filter(|platform| !options.no_smoke.contains(platform));
-    wanted.map(|it| Ok((it.to_string(), Machine::find(context, it)?))).collect()
+    let engine = options.engine();
+    if let Some(engine) = engine {
+        engine.ensure_ready(context)?;
+    }
+    let find = |platform| match engine {
+        Some(engine) => engine.machine(platform),
+        None => Machine::find(context, platform),
+    };
+    wanted.map(|it| Ok((it.to_string(), find(it)?))).collect()
 }
 
 /// One image on one platform.
@@ -124,16 +156,21 @@ fn one(
     definition: &Definition,
     platform: &'static Platform,
     machine: Option<&Machine>,
+    engine: Option<&'static Engine>,
     memory: Memory,
 ) -> Outcome {
     let run = |machine| -> Result<Verdict> {
-        let occasion = Occasion::new(definition, platform)?;
+        let occasion = Occasion::new(definition, platform, engine)?;
         if let Some(passed) = occasion.passed().filter(|_| memory == Memory::Trust) {
             return Ok(Verdict::Before { passed });
         }
         let layout = Layout::open(&paths::layout(&definition.name))?;
         let rootfs = Rootfs::unpack(&definition.name, &layout, platform, machine)?;
-        let (passed, failures) = checks::run(&rootfs, &definition.smoke, &context.interrupt)?;
+        let place = match engine {
+            Some(engine) => Place::Engine(Loaded::new(context, engine, &layout, &rootfs)?),
+            None => Place::Sandbox(&rootfs),
+        };
+        let (passed, failures) = checks::run(&place, &definition.smoke, &context.interrupt)?;
         if failures.is_empty() {
             occasion.remember(passed)?;
         }
@@ -147,8 +184,9 @@ fn one(
     Outcome { image: definition.name.clone(), platform, result }
 }
 
-fn tell(context: &Context, Outcome { image, platform, result }: &Outcome) {
-    let line = |what: String| format!("smoke: {image} for {platform}: {what}");
+fn tell(context: &Context, Outcome { image, platform, result }: &Outcome, engine: Option<&Engine>) {
+    let by = engine.map(|engine| format!(" by {engine}")).unwrap_or_default();
+    let line = |what: String| format!("smoke: {image} for {platform}{by}: {what}");
     match result {
         Verdict::NotRun(why) => context.ui.warn(line(format!("not run, {why}"))),
         Verdict::Before { passed } => {

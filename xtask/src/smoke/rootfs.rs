@@ -9,9 +9,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use flate2::read::GzDecoder;
 use nix::unistd::geteuid;
-use oci_spec::image::{Descriptor, ImageConfiguration, MediaType};
+use oci_spec::image::{Descriptor, ImageConfiguration};
 use tar::{Archive, Entry};
 use tempfile::TempDir;
 
@@ -19,16 +18,11 @@ use super::binfmt;
 use super::container::Accounts;
 use super::machine::Machine;
 use super::users;
+use crate::oci::layer;
 use crate::oci::layout::Layout;
+use crate::oci::lower::{LINKS, OPAQUE, WHITEOUT};
 use crate::paths;
 use crate::platform::Platform;
-
-/// What deletes a file of a lower layer
-/// (<https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts>).
-const WHITEOUT: &str = ".wh.";
-
-/// What empties a directory of its lower layers' files.
-const OPAQUE: &str = ".wh..wh..opq";
 
 /// How the folders of unpacked images are called; the number of their process comes next.
 const PREFIX: &str = "smoke-";
@@ -103,16 +97,54 @@ impl Rootfs {
         true
     }
 
+    /// Whether a program in the image would find a file of this name.
+    pub fn finds(&self, path: &str) -> bool {
+        inside(&self.path(), path).is_some()
+    }
+
     /// The users and groups it knows.
     pub fn accounts(&self) -> Accounts {
-        let read = |path: &str| {
-            let place = self.path().join(path);
-            let is_file = fs::symlink_metadata(&place).is_ok_and(|it| it.is_file());
-            // An image without them has only numbers.
-            is_file.then(|| fs::read_to_string(place).ok()).flatten().unwrap_or_default()
-        };
+        // An image without them has only numbers.
+        let read = |path| self.read_or_empty(path);
         Accounts { passwd: read("etc/passwd"), group: read("etc/group") }
     }
+
+    /// What is in the file at `path`, which is relative; nothing if there is none. Links are
+    /// followed as far as they lead in the image.
+    pub fn read_or_empty(&self, path: &str) -> String {
+        let place = inside(&self.path(), path);
+        let bytes = place.and_then(|place| fs::read(place).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Where `path` is, if it is a file where `root` is the root, which no link leads out of.
+fn inside(root: &Path, path: &str) -> Option<PathBuf> {
+    let mut place = root.to_path_buf();
+    let mut todo: Vec<_> = path.split('/').rev().map(ToString::to_string).collect();
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        match part.as_str() {
+            "" | "." => {}
+            ".." if place == root => {}
+            ".." => drop(place.pop()),
+            _ => place.push(&part),
+        }
+        if let Ok(target) = fs::read_link(&place) {
+            links += 1;
+            let target = target.to_string_lossy();
+            if target.starts_with('/') {
+                place = root.to_path_buf();
+            } else {
+                place.pop();
+            }
+            todo.extend(target.split('/').rev().map(ToString::to_string));
+        }
+        if links > LINKS {
+            return None;
+        }
+    }
+    fs::symlink_metadata(&place).is_ok_and(|it| it.is_file()).then_some(place)
 }
 
 /// A folder that is removed when it is dropped, and if we are killed before, by the next who
@@ -133,15 +165,9 @@ fn folder() -> Result<TempDir> {
 }
 
 /// Puts one layer on top of what is in `root`.
-fn apply(layout: &Layout, layer: &Descriptor, root: &Path) -> Result<()> {
-    let bytes = layout.read_blob(layer)?;
-    unpack(root, || {
-        Ok(Archive::new(match layer.media_type() {
-            MediaType::ImageLayer => Box::new(bytes.as_slice()) as Box<dyn Read>,
-            MediaType::ImageLayerGzip => Box::new(GzDecoder::new(bytes.as_slice())),
-            other => bail!("cannot read a layer of type `{other}`"),
-        }))
-    })
+fn apply(layout: &Layout, descriptor: &Descriptor, root: &Path) -> Result<()> {
+    let bytes = layout.read_blob(descriptor)?;
+    unpack(root, || Ok(Archive::new(layer::unpacked(descriptor.media_type(), &bytes)?)))
 }
 
 fn unpack<'a>(root: &Path, open: impl Fn() -> Result<Archive<Box<dyn Read + 'a>>>) -> Result<()> {
@@ -312,5 +338,25 @@ mod tests {
         refuses(&[&["a>.."], &["a/.wh.root"]], "cannot remove `a/.wh.root`");
         refuses(&[&["../.wh.root"]], "upwards");
         gives(&[&["/a"]], &["root", "root/a"]);
+    }
+
+    #[test]
+    fn a_file_behind_links_is_found_and_none_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("usr/bin")).unwrap();
+        fs::write(root.join("usr/bin/dash"), "").unwrap();
+        fs::write(folder.path().join("outside"), "").unwrap();
+        for (link, target) in
+            [("bin", "usr/bin"), ("usr/bin/sh", "dash"), ("usr/bin/echo", "/usr/bin/busybox")]
+        {
+            symlink(target, root.join(link)).unwrap();
+        }
+        symlink("../outside", root.join("up")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        assert!(inside(&root, "/bin/sh").is_some());
+        for path in ["/bin/echo", "/bin", "/up", "/loop", "/../outside", "/bin/no"] {
+            assert!(inside(&root, path).is_none(), "{path}");
+        }
     }
 }

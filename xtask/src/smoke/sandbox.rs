@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,12 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::container::{self, Cue, Run};
+use super::container::{self, Cue, Deed, Run};
 use super::inside::{Orders, Report};
 use super::rootfs::Rootfs;
 use super::{binfmt, sys, users};
 use crate::paths;
+use crate::platform::Platform;
 use crate::process::Interrupt;
 
 /// Where the probe is in every image that has no `docker-testing` of its own: a directory of the
@@ -67,6 +69,8 @@ pub struct Ran {
     pub stdout: String,
     pub stderr: String,
     pub took: Duration,
+    /// How long after what was done to it, if something was.
+    pub after: Option<Duration>,
 }
 
 /// Runs the image once.
@@ -83,25 +87,32 @@ pub fn run(rootfs: &Rootfs, run: &Run, interrupt: &Interrupt) -> Result<Ran> {
 fn orders(rootfs: &Rootfs, run: &Run) -> Result<Orders> {
     let platform = rootfs.platform;
     let process = container::process(&rootfs.name, &rootfs.config, &rootfs.accounts(), run)?;
+    let probe = probe(platform)?;
+    Ok(Orders {
+        folder: rootfs.folder().to_path_buf(),
+        process,
+        read_only: run.read_only,
+        files: places(rootfs).map(|place| (probe.clone(), place.to_string())).collect(),
+        registration: rootfs.registration.clone(),
+        is_registered: binfmt::is_registered(platform),
+        only_us: users::only_us(),
+    })
+}
+
+/// The probe for `platform`, by its full path: who looks for it may be elsewhere.
+pub fn probe(platform: &Platform) -> Result<PathBuf> {
     let probe = paths::binary(platform, "docker-testing");
     ensure!(
         probe.is_file(),
         "there is no `{}`, run `cargo xtask build --platform {platform}`",
         probe.display()
     );
-    // The helper goes to another directory before it looks for it.
-    let probe = std::path::absolute(probe).context("cannot find the probe")?;
-    let is_missing = |place: &&str| !rootfs.has(place);
-    let places = [PROBE, SHELL].into_iter().filter(is_missing);
-    Ok(Orders {
-        folder: rootfs.folder().to_path_buf(),
-        process,
-        read_only: run.read_only,
-        files: places.map(|place| (probe.clone(), place.to_string())).collect(),
-        registration: rootfs.registration.clone(),
-        is_registered: binfmt::is_registered(platform),
-        only_us: users::only_us(),
-    })
+    std::path::absolute(probe).context("cannot find the probe")
+}
+
+/// Where the image is to have the probe: where it has nothing itself.
+pub fn places(rootfs: &Rootfs) -> impl Iterator<Item = &'static str> {
+    [PROBE, SHELL].into_iter().filter(|place| !rootfs.has(place))
 }
 
 /// The helper, its line, and what PID 1 prints.
@@ -153,7 +164,8 @@ impl Sandbox {
     fn watch(&mut self, orders: &Orders, run: &Run, interrupt: &Interrupt) -> Result<Ran> {
         let start = Instant::now();
         let deadline = run.deadline.unwrap_or(Run::DEADLINE);
-        let mut signal = run.signal.clone();
+        let mut then = run.then.clone();
+        let mut done = None;
         let mut is_late = false;
         while self.ended.is_none() || self.stdout.is_open() || self.stderr.is_open() {
             interrupt.check()?;
@@ -162,8 +174,10 @@ impl Sandbox {
                 self.kill()?;
             }
             ensure!(start.elapsed() < deadline + DYING, "it does not die");
-            if let Some((_, number)) = signal.take_if(|(cue, _)| self.has_come(cue)) {
+            if let Some((_, deed)) = then.take_if(|(cue, _)| self.has_come(cue)) {
+                let Deed::Signal(number) = deed else { bail!("only an engine can {deed:?}") };
                 sys::kill(self.pid.expect("a cue comes from PID 1"), number)?;
+                done = Some(Instant::now());
             }
             self.wait_for_news()?;
             self.read_reports(orders)?;
@@ -174,6 +188,7 @@ impl Sandbox {
             stdout: self.stdout.text(),
             stderr: self.stderr.text(),
             took: start.elapsed(),
+            after: done.map(|done| done.elapsed()),
         })
     }
 
@@ -181,6 +196,8 @@ impl Sandbox {
         let Some(pid) = self.pid else { return false };
         match cue {
             Cue::Printed(text) => self.stdout.text().contains(text),
+            // Before that it goes by the name of its parent, the helper.
+            Cue::Runs => name_of(pid) != name_of(self.helper.id()),
             Cue::HasChild => fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
                 .is_ok_and(|children| !children.is_empty()),
         }
@@ -261,6 +278,11 @@ impl Sandbox {
         let _ = self.helper.wait();
         self.pid = None;
     }
+}
+
+/// What the kernel calls a process.
+fn name_of(pid: impl fmt::Display) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok()
 }
 
 impl Stream {

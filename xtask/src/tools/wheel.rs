@@ -53,6 +53,19 @@ pub const ZIGBUILD: Wheel = Wheel {
     ],
 };
 
+/// What reads workflows as an attacker would.
+pub const ZIZMOR: Wheel = Wheel {
+    name: "zizmor",
+    package: "zizmor",
+    version: "1.32.0",
+    version_argument: "--version",
+    program: "zizmor-1.32.0.data/scripts/zizmor",
+    sha256: &[
+        ("x86_64", "84a6acb975accc13408786a2bd274b572537ca19c933ebbc13e78f3988562071"),
+        ("aarch64", "0cdd38fca6eb34ceb567548548d706332e3535ea66894b9168c048e03207b68c"),
+    ],
+};
+
 impl Wheel {
     /// Whether this is what the right version says of itself.
     pub fn is_version(&self, said: &str) -> bool {
@@ -155,7 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn the_program_of_cargo_zigbuild_is_where_its_version_says() {
-        assert!(ZIGBUILD.program.contains(ZIGBUILD.version));
+    fn a_program_is_where_its_version_says() {
+        for wheel in [ZIGBUILD, ZIZMOR] {
+            assert!(wheel.program.contains(wheel.version), "{}", wheel.name);
+        }
     }
 }

@@ -80,6 +80,26 @@ pub fn archive(image: &str) -> NamedTempFile {
     archive
 }
 
+/// The same under the name `repository`, for a docker that others use, too.
+pub fn archive_as(image: &str, repository: &str) -> NamedTempFile {
+    let layout = folder().join("dist/oci").join(image);
+    let top = fs::read_to_string(layout.join("index.json")).unwrap();
+    let renamed =
+        top.replace("docker.io/library/pid1:", &format!("docker.io/library/{repository}:"));
+    assert_ne!(renamed, top);
+    let archive = NamedTempFile::new().unwrap();
+    let mut builder = tar::Builder::new(archive.as_file());
+    builder.append_dir_all("blobs", layout.join("blobs")).unwrap();
+    builder.append_path_with_name(layout.join("oci-layout"), "oci-layout").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(renamed.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "index.json", renamed.as_bytes()).unwrap();
+    builder.finish().unwrap();
+    drop(builder);
+    archive
+}
+
 /// A command of the xtask, on the images of [`folder`].
 pub fn xtask() -> Command {
     xtask_in(folder())

@@ -1,6 +1,6 @@
 //! `cargo xtask image`, from binaries that are not real, into a target folder of each test's own.
 
-mod place;
+pub mod place;
 
 mod layout;
 
@@ -8,7 +8,9 @@ mod contents;
 
 mod failure;
 
-mod dockerfile;
+pub mod dockerfile;
+
+mod clock;
 
 mod docker;
 mod podman;

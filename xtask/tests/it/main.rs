@@ -4,16 +4,25 @@
 
 mod image;
 
+mod bench;
 mod build;
 mod built;
 
 mod compare;
 mod dist;
+mod distributions;
+mod lint;
+mod package;
+mod release;
 
 mod blog;
+mod demo;
 mod smoke;
 
 mod docker;
 mod docker_registry;
+mod ferro;
 mod podman;
 mod push;
+mod refresh;
+mod standins;

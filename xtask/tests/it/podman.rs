@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Write, stderr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,45 @@ events_logger = "file"
 runtime = "runc"
 "#;
 
-/// Podman with a store of the test's own, and our image of test programs in it.
-struct Podman {
+/// A store of the test's own, and a configuration under which podman runs on bare machines.
+pub struct Store {
     folder: TempDir,
+}
+
+impl Store {
+    /// None, and that is said, where podman cannot run a container.
+    #[track_caller]
+    pub fn new(test: &str) -> Option<Store> {
+        if !geteuid().is_root() {
+            // Not `eprintln`: the test harness keeps that to itself.
+            let _ = writeln!(stderr(), "NOT RUN: {test}: podman without cgroups needs root");
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("p").tempdir_in("/tmp").unwrap();
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let configuration = format!("{CONFIGURATION}tmp_dir = {:?}\n", place("tmp"));
+        fs::write(folder.path().join("containers.conf"), configuration).unwrap();
+        let storage = format!(
+            "[storage]\ndriver = \"vfs\"\ngraphroot = {:?}\nrunroot = {:?}\n",
+            place("root"),
+            place("run")
+        );
+        fs::write(folder.path().join("storage.conf"), storage).unwrap();
+        Some(Store { folder })
+    }
+
+    /// What makes podman use it.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
+        [
+            ("CONTAINERS_CONF", self.folder.path().join("containers.conf")),
+            ("CONTAINERS_STORAGE_CONF", self.folder.path().join("storage.conf")),
+        ]
+    }
+}
+
+/// Podman with our image of test programs in its store.
+struct Podman {
+    store: Store,
     image: String,
 }
 
@@ -37,17 +74,11 @@ impl Podman {
     /// None, and that is said, where it cannot run a container.
     #[track_caller]
     fn new(test: &str) -> Option<Podman> {
-        if !geteuid().is_root() {
-            // Not `eprintln`: the test harness keeps that to itself.
-            let _ = writeln!(stderr(), "NOT RUN: {test}: podman without cgroups needs root");
-            return None;
-        }
-        let folder = tempfile::Builder::new().prefix("p").tempdir_in("/tmp").unwrap();
-        fs::write(folder.path().join("containers.conf"), CONFIGURATION).unwrap();
+        let store = Store::new(test)?;
         for name in ["podman-init", "catatonit"] {
-            fs::copy(built::pid1(), folder.path().join(name)).unwrap();
+            fs::copy(built::pid1(), store.folder.path().join(name)).unwrap();
         }
-        let mut podman = Podman { folder, image: String::new() };
+        let mut podman = Podman { store, image: String::new() };
         let archive = built::archive("docker-testing");
         let loaded = podman.must(&["load", "--input", archive.path().to_str().unwrap()]);
         let name = loaded.trim().strip_prefix("Loaded image: ");
@@ -57,11 +88,7 @@ impl Podman {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("podman");
-        command.env("CONTAINERS_CONF", self.folder.path().join("containers.conf"));
-        for (flag, name) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.arg(flag).arg(self.folder.path().join(name));
-        }
-        command.args(["--storage-driver", "vfs"]).args(arguments);
+        command.envs(self.store.variables()).args(arguments);
         command
     }
 
@@ -79,7 +106,7 @@ impl Podman {
 
     /// The words that run `program` of our image under our init, called `name`.
     fn init<'a>(&'a self, name: &str, words: &[&'a str], program: &'a str) -> Vec<String> {
-        let path = self.folder.path().join(name);
+        let path = self.store.folder.path().join(name);
         let init = format!("--init-path={}", path.display());
         let mut all = vec!["run", "--init", &init, "--network=none", "--entrypoint", program];
         all.extend(words);

@@ -1,6 +1,9 @@
 //! The smoke tests and their sandbox: what they find, what they refuse, and that nothing of them
 //! is left over.
 
+mod docker;
+mod podman;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -35,6 +38,11 @@ fn fails(done: &Done, expected: &[&str]) {
     for expected in expected {
         assert!(done.stderr.contains(expected), "no `{expected}` in: {}", done.stderr);
     }
+}
+
+/// A platform that this machine runs through an emulator.
+fn foreign() -> &'static str {
+    if host() == "linux/arm64" { "linux/amd64" } else { "linux/arm64" }
 }
 
 #[test]

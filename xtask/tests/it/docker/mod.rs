@@ -3,5 +3,7 @@
 
 mod daemon;
 
+mod demo;
 mod dockerfile;
 mod init;
+mod snippets;

@@ -25,9 +25,10 @@ const PROMPT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where it goes wrong, and what the error then begins with.
-const STAGES: &[(Stage, &str)] = &[
+pub const STAGES: &[(Stage, &str)] = &[
     (Stage::Ping, "cannot reach the registry `"),
     (Stage::BlobHead, "cannot look for "),
+    (Stage::Mount, "cannot upload "),
     (Stage::UploadPost, "cannot upload "),
     (Stage::UploadPut, "cannot upload "),
     (Stage::ManifestHead, "cannot look for the "),
@@ -38,7 +39,7 @@ const STAGES: &[(Stage, &str)] = &[
 ];
 
 /// How it goes wrong, and what the error then says.
-const FAULTS: &[(&str, Fault, &str)] = &[
+pub const FAULTS: &[(&str, Fault, &str)] = &[
     (
         "500",
         Fault::Answer("500 Internal Server Error", "", ""),
@@ -52,31 +53,45 @@ const FAULTS: &[(&str, Fault, &str)] = &[
     (
         "429",
         Fault::Answer("429 Too Many Requests", "Retry-After: 1\r\n", ""),
-        "it answers 429 Too Many Requests; wait, then push again",
+        "it answers 429 Too Many Requests; wait, then try again",
     ),
     ("408", Fault::Answer("408 Request Timeout", "", ""), "it answers 408 Request Timeout"),
     ("hang", Fault::Hang, "no answer within 1 s"),
+    ("hang-answer", Fault::HangAnswer, "no answer within 1 s"),
     ("cut-request", Fault::CutRequest, "the connection was dropped ("),
     ("cut-answer", Fault::CutAnswer, "the connection was dropped ("),
     ("lost-answer", Fault::LoseAnswer, "the connection was dropped ("),
 ];
 
-/// One fault at one stage, in front of a repository of its own.
-struct Row<'a> {
-    server: &'a Server,
-    project: &'a Project,
-    proxy: Proxy,
-    name: String,
-    stage: Stage,
-    step: &'static str,
-    fault: Fault,
-    cause: &'static str,
+/// One fault at one stage, in front of a registry of its own: some find a blob of one repository
+/// in all others, and the fault would not be met.
+pub struct Row<'a> {
+    pub server: Server,
+    pub project: &'a Project,
+    pub proxy: Proxy,
+    pub name: String,
+    pub stage: Stage,
+    pub step: &'static str,
+    pub fault: Fault,
+    pub cause: &'static str,
 }
 
 impl Row<'_> {
     fn push(&self) -> Run {
         let repository = format!("{}/{}", self.proxy.address, self.name);
-        self.project.run(&["push", &repository, "scratch", TIMEOUT])
+        let mut arguments = vec!["push", &repository, "scratch", TIMEOUT];
+        // A repository that nobody has: the registry begins an upload instead.
+        let from = format!("--mount-from={}/nothing", self.proxy.address);
+        if self.stage == Stage::Mount {
+            arguments.push(&from);
+        }
+        self.project.run(&arguments)
+    }
+
+    /// Whether the last thing was done, and only nobody was told.
+    pub fn is_untold(&self) -> bool {
+        let late = [Fault::LoseAnswer, Fault::CutAnswer, Fault::HangAnswer];
+        self.stage == Stage::TagPut && late.contains(&self.fault)
     }
 
     /// Pushes while nothing is wrong: then all is there.
@@ -88,28 +103,40 @@ impl Row<'_> {
     }
 }
 
-/// Does `check` for every stage and fault.
-fn each_row(kind: &str, check: impl Fn(&Row) + Sync) {
-    let server = Server::start(&Door::Open);
+/// Debian's registry, which lets everybody in.
+pub fn open() -> Server {
+    Server::start(&Door::Open)
+}
+
+/// Does `check` for every one of `stages` and every fault, and prints what it says came of it:
+/// `--nocapture` shows the table.
+pub fn each_row(
+    kind: &str,
+    start: fn() -> Server,
+    stages: &[(Stage, &'static str)],
+    check: impl Fn(&Row) -> &'static str + Sync,
+) {
     // The first layer goes up first: its requests are those that a fault meets.
     let project = Project::new(&["scratch"], &["linux/amd64", "linux/arm/v7"], 2_000_000);
-    let rows = STAGES.iter().flat_map(|stage| FAULTS.iter().map(move |fault| (stage, fault)));
+    let rows = stages.iter().flat_map(|stage| FAULTS.iter().map(move |fault| (stage, fault)));
     let rows = Mutex::new(rows);
     let next = || rows.lock().expect("no holder panics").next();
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(((stage, step), (name, fault, cause))) = next() {
-                    check(&Row {
-                        server: &server,
-                        project: &project,
+                    let server = start();
+                    let outcome = check(&Row {
                         proxy: Proxy::start(Some(&server.address)),
+                        server,
+                        project: &project,
                         name: format!("{kind}/{stage:?}-{name}").to_lowercase(),
                         stage: *stage,
                         step,
                         fault: *fault,
                         cause,
                     });
+                    println!("| {kind} | {stage:?} | {name} | {outcome} |");
                 }
             });
         }
@@ -118,40 +145,49 @@ fn each_row(kind: &str, check: impl Fn(&Row) + Sync) {
 
 #[test]
 fn a_fault_that_passes_is_survived() {
-    each_row("passing", |row| {
-        row.proxy.set(row.stage, row.fault, 2);
-        let run = row.push();
-        assert_eq!(run.code, Some(0), "{}: {}", row.name, run.stderr);
-        // It has met the fault, and says so.
-        assert!(run.stderr.contains(row.cause), "{}: {}", row.name, run.stderr);
-        row.server.has_all(&row.name, row.project, "scratch");
-    });
+    each_row("passing", open, STAGES, passes);
+}
+
+/// The push succeeds in spite of the fault.
+pub fn passes(row: &Row) -> &'static str {
+    row.proxy.set(row.stage, row.fault, 2);
+    let run = row.push();
+    assert_eq!(run.code, Some(0), "{}: {}", row.name, run.stderr);
+    // It has met the fault, and says so.
+    assert!(run.stderr.contains(row.cause), "{}: {}", row.name, run.stderr);
+    row.server.has_all(&row.name, row.project, "scratch");
+    "all is there"
 }
 
 #[test]
 fn a_fault_that_stays_moves_no_tag_and_the_next_push_completes() {
-    each_row("staying", |row| {
-        row.proxy.set(row.stage, row.fault, usize::MAX);
-        let run = row.push();
-        let last = run.stderr.lines().last().unwrap_or_default().to_string();
-        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{}: {last}", row.name);
-        assert!(last.contains(row.step) && last.contains(row.cause), "{}: {last}", row.name);
-        assert!(last.ends_with("; tried 4 times"), "{}: {last}", row.name);
-        let tags = row.server.tags(&row.name);
-        match (row.stage, row.fault) {
-            // The tag did move, only nobody was told; what it points at is whole.
-            (Stage::TagPut, Fault::LoseAnswer | Fault::CutAnswer) => {
-                assert_eq!(tags, ["0.1.0-scratch"], "{}", row.name);
-            }
-            _ => assert_eq!(tags, [""; 0], "{}", row.name),
-        }
-        if matches!(row.stage, Stage::TagHead | Stage::TagPut) {
-            row.server.has_contents(&row.name, row.project, "scratch");
-        } else {
-            assert!(last.contains("no tag was moved"), "{}: {last}", row.name);
-        }
-        row.completes();
-    });
+    each_row("staying", open, STAGES, stays);
+}
+
+/// The push fails, and the next one succeeds.
+pub fn stays(row: &Row) -> &'static str {
+    row.proxy.set(row.stage, row.fault, usize::MAX);
+    let run = row.push();
+    let last = run.stderr.lines().last().unwrap_or_default().to_string();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{}: {last}", row.name);
+    assert!(last.contains(row.step) && last.contains(row.cause), "{}: {last}", row.name);
+    assert!(last.ends_with("; tried 4 times"), "{}: {last}", row.name);
+    let tags = row.server.tags(&row.name);
+    // The tag did move, only nobody was told; what it points at is whole.
+    let is_untold = row.is_untold();
+    let expected: &[&str] = if is_untold { &["0.1.0-scratch"] } else { &[] };
+    assert_eq!(tags, expected, "{}", row.name);
+    if matches!(row.stage, Stage::TagHead | Stage::TagPut) {
+        row.server.has_contents(&row.name, row.project, "scratch");
+    } else {
+        assert!(last.contains("no tag was moved"), "{}: {last}", row.name);
+    }
+    row.completes();
+    if is_untold {
+        "one tag moved, to what is whole; the next push completes"
+    } else {
+        "no tag moved; the next push completes"
+    }
 }
 
 /// A project with two images, a registry, and a proxy in front of it.
@@ -251,6 +287,17 @@ fn a_slow_upload_is_not_taken_for_a_hanging_one() {
     assert!(start.elapsed() > Duration::from_secs(5), "it was not slow: {:?}", start.elapsed());
     assert!(!run.stderr.contains("trying again"), "{}", run.stderr);
     server.has_all("pid1", &project, "scratch");
+}
+
+#[test]
+fn eight_blobs_go_up_side_by_side() {
+    let server = Server::start(&Door::Open);
+    let project = Project::new(&["scratch", "static"], &["linux/amd64", "linux/386"], 1000);
+    let proxy = Proxy::start(Some(&server.address));
+    proxy.set(Stage::UploadPut, Fault::Meet(8), 8);
+    let run = project.push(&[&format!("{}/pid1", proxy.address), "scratch", "static"]);
+    assert!(!run.stderr.contains("trying again"), "{}", run.stderr);
+    server.has_all("pid1", &project, "static");
 }
 
 #[test]

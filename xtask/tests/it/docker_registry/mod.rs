@@ -1,9 +1,17 @@
 //! Pushing to a real registry; skopeo, where it is named, is the independent witness.
 
-mod faults;
+pub mod attach;
+mod bases;
+mod bills;
+pub mod crane;
+pub mod faults;
+mod mount;
 mod real;
-mod server;
+mod release;
+mod reproduce;
+pub mod server;
 mod token;
+mod users;
 
 use std::fs;
 use std::path::Path;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::built::target;
 use crate::push::fixture::{Project, comes_about, tool};
 
 /// How long the registry may take to answer.
@@ -17,8 +18,8 @@ const START: Duration = Duration::from_secs(20);
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Whom it lets in, and how.
 pub enum Door {
@@ -50,28 +51,74 @@ impl Drop for Server {
 impl Server {
     #[track_caller]
     pub fn start(door: &Door) -> Server {
+        Server::run("docker-registry".as_ref(), |command, address, folder| {
+            let config = folder.join("config.json");
+            let text = configuration(address, door, folder);
+            fs::write(&config, text).expect("it can be written");
+            command.arg("serve").arg(&config).env_remove("PORT");
+        })
+    }
+
+    /// One with the referrers API, which `cargo xtask test --require-all` installs.
+    #[track_caller]
+    pub fn ferro() -> Server {
+        let program = target().join("tools/ferro-oci-server-1.0.0/bin/ferro-oci-server");
+        Server::run(&program, |command, address, folder| {
+            // Without the first it would listen to the whole network.
+            command.env("FERRO_OCI_LISTEN", address).env("FERRO_OCI_STORAGE_DIR", folder);
+        })
+    }
+
+    #[track_caller]
+    fn run(program: &Path, set: impl FnOnce(&mut Command, &str, &Path)) -> Server {
         let folder = TempDir::new().expect("a folder can be made");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
         drop(listener);
-        let config = folder.path().join("config.json");
-        fs::write(&config, configuration(&address, door, folder.path()))
-            .expect("it can be written");
+        let mut command = Command::new(program);
+        set(&mut command, &address, folder.path());
         let log = fs::File::create(folder.path().join("log")).expect("a file can be made");
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&config).env_remove("PORT").stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().expect("`docker-registry` is needed here");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn();
+        let child = child.unwrap_or_else(|err| panic!("`{}`: {err}", program.display()));
         let server = Server { address, folder, child };
         let up = comes_about(START, || TcpStream::connect(&server.address).is_ok());
         let log = fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
-        assert!(up, "docker-registry does not answer: {log}");
+        assert!(up, "`{}` does not answer: {log}", program.display());
         server
     }
 
     /// Status and body of what is at `path` in the repository, asked for without TLS.
     pub fn get(&self, repository: &str, path: &str) -> (u16, Vec<u8>) {
         get(&self.address, &format!("/v2/{repository}/{path}"), "")
+    }
+
+    /// The file that it keeps a blob in.
+    pub fn stored(&self, digest: &str) -> PathBuf {
+        let hash = digest.trim_start_matches("sha256:");
+        let blobs = self.folder.path().join("store/docker/registry/v2/blobs/sha256");
+        blobs.join(&hash[..2]).join(hash).join("data")
+    }
+
+    /// Uploads a blob without TLS.
+    #[track_caller]
+    pub fn put_blob(&self, repository: &str, digest: &str, bytes: &[u8]) {
+        let path = format!("/v2/{repository}/blobs/uploads/");
+        let (head, _) = request(&self.address, "POST", &path, "", b"");
+        let place = head.lines().find_map(|line| line.strip_prefix("Location: "));
+        let (_, place) = place.expect("it names a place").split_once("/v2/").expect("it is here");
+        let path = format!("/v2/{place}&digest={digest}");
+        let (head, body) = request(&self.address, "PUT", &path, "", bytes);
+        assert!(head.contains(" 201 "), "{head}: {}", String::from_utf8_lossy(&body));
+    }
+
+    /// Puts a manifest or an index without TLS, under a tag or its digest.
+    #[track_caller]
+    pub fn put_manifest(&self, repository: &str, reference: &str, kind: &str, bytes: &[u8]) {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let header = format!("Content-Type: {kind}\r\n");
+        let (head, body) = request(&self.address, "PUT", &path, &header, bytes);
+        assert!(head.contains(" 201 "), "{head}: {}", String::from_utf8_lossy(&body));
     }
 
     pub fn tags(&self, repository: &str) -> Vec<String> {
@@ -113,17 +160,32 @@ impl Server {
 
 /// A plain request; `header` ends with a line break or is empty.
 pub fn get(address: &str, path: &str, header: &str) -> (u16, Vec<u8>) {
+    let header = format!("Accept: {INDEX}, {MANIFEST}\r\n{header}");
+    let (head, body) = request(address, "GET", path, &header, b"");
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok());
+    (status.expect("an answer has a status"), body)
+}
+
+/// Head and body of the answer.
+fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+    header: &str,
+    body: &[u8],
+) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).expect("the registry listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("it is not zero");
     // HTTP/1.0 is answered in one piece.
-    let head = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {INDEX}, {MANIFEST}\r\n");
-    stream.write_all(format!("{head}{header}\r\n").as_bytes()).expect("it reads");
+    let length = format!("Content-Length: {}\r\n", body.len());
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{length}{header}\r\n");
+    stream.write_all(head.as_bytes()).expect("it reads");
+    stream.write_all(body).expect("it reads");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("it answers");
     let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("an answer has a head");
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok());
-    (status.expect("an answer has a status"), answer.split_off(end + 4))
+    (head, answer.split_off(end + 4))
 }
 
 fn configuration(address: &str, door: &Door, folder: &Path) -> String {

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::faults::FAULTS;
 use super::server::{Door, Server, certificates};
 use super::{BOB, project, push_as, write};
 use crate::push::fixture::{Run, tool};
+use crate::push::proxy::{Fault, Proxy, Stage};
 
 /// A token server: the head of every request it got, without `\r`.
 struct TokenServer {
@@ -95,15 +97,28 @@ fn base64url(folder: &Path, file: &str) -> String {
     plain.trim().trim_end_matches('=').replace('+', "-").replace('/', "_")
 }
 
-/// Pushes with `login` in docker's configuration, `LOGIN` standing for the registry.
+/// Pushes with `login` in docker's configuration.
 fn push_with(field: &str, actions: &[&str], expected: &str, login: &str) -> (Run, Vec<String>) {
+    push_mounting(field, actions, expected, login, &[])
+}
+
+/// The same, with blobs from the repositories `mounts`.
+fn push_mounting(
+    field: &str,
+    actions: &[&str],
+    expected: &str,
+    login: &str,
+    mounts: &[&str],
+) -> (Run, Vec<String>) {
     let (certificates, project) = (certificates(), project());
     let tokens = TokenServer::start(certificates.path(), expected, field, actions);
     let door = Door::Token(tokens.address.clone(), certificates.path().to_path_buf());
     let server = Server::start(&door);
     let login = format!(r#"{{"auths":{{"{}":{login}}}}}"#, server.address);
     write(&project.home().join(".docker/config.json"), &login);
-    let mut run = push_as(&server, &project, b"", |_| {});
+    let mut run = push_as(&server, &project, b"", |command| {
+        command.args(mounts.iter().map(|it| format!("--mount-from={}/{it}", server.address)));
+    });
     run.stderr = run.stderr.replace(&server.address, "REGISTRY");
     run.stderr = run.stderr.replace(project.home().to_str().unwrap_or_default(), "HOME");
     (run, tokens.requests())
@@ -147,6 +162,23 @@ fn an_identity_token_is_exchanged_for_a_token() {
 }
 
 #[test]
+fn a_token_to_mount_with_is_for_both_and_what_may_not_be_read_is_uploaded() {
+    let (actions, basic) = (["pull", "push"], format!("Basic {BOB}"));
+    let (run, requests) = push_mounting("token", &actions, &basic, &password(), &["old"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("blobs: 11 uploaded ("), "{}", run.stderr);
+    let line = "GET /token?scope=repository%3Apid1%3Apull%2Cpush&scope=repository%3Aold%3Apull\
+                &service=registry HTTP/1.1";
+    assert!(requests.iter().all(|it| it.lines().next() == Some(line)), "{requests:?}");
+    let refresh = r#"{"identitytoken":"s3cret"}"#;
+    let (run, requests) = push_mounting("token", &actions, "s3cret", refresh, &["old"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let body = requests[0].lines().last().unwrap_or_default();
+    let scope = "scope=repository%3Apid1%3Apull%2Cpush+repository%3Aold%3Apull&";
+    assert!(body.starts_with(scope), "{body}");
+}
+
+#[test]
 fn a_token_server_that_refuses_names_the_user() {
     let (run, _) = push_with("token", &["pull", "push"], "nobody at all", &password());
     assert_eq!(
@@ -165,4 +197,48 @@ fn who_may_only_pull_is_told_so() {
     let last = run.stderr.lines().last().unwrap_or_default();
     let why = "it does not let user `bob` (from HOME/.docker/config.json) push to `pid1`";
     assert!(last.contains("cannot upload ") && last.ends_with(why), "{last}");
+}
+
+#[test]
+fn a_token_server_s_fault_moves_no_tag_and_the_next_push_completes() {
+    thread::scope(|scope| {
+        for (name, fault, cause) in FAULTS {
+            scope.spawn(move || a_fault_passes(name, *fault, cause));
+        }
+    });
+}
+
+#[test]
+fn a_token_without_its_last_byte_is_not_taken_for_whole() {
+    a_fault_passes("cut-end", Fault::CutEnd, "the connection was dropped (");
+}
+
+/// The token server misbehaves, and then no more.
+#[track_caller]
+fn a_fault_passes(name: &str, fault: Fault, cause: &str) {
+    let (certificates, project) = (certificates(), project());
+    let login = format!("Basic {BOB}");
+    let tokens = TokenServer::start(certificates.path(), &login, "token", &["pull", "push"]);
+    let proxy = Proxy::start(Some(&tokens.address));
+    let server = Server::start(&Door::Token(proxy.address.clone(), certificates.path().into()));
+    let login = format!(r#"{{"auths":{{"{}":{}}}}}"#, server.address, password());
+    write(&project.home().join(".docker/config.json"), &login);
+    let push = || {
+        push_as(&server, &project, b"", |command| {
+            command.arg("--timeout=1");
+        })
+    };
+    proxy.set(Stage::Token, fault, usize::MAX);
+    let run = push();
+    let last = run.stderr.lines().last().unwrap_or_default();
+    let start = format!(
+        "error: cannot push to `{0}/pid1`, no tag was moved: cannot reach the registry `{0}`: ",
+        server.address
+    );
+    assert!(last.starts_with(&start) && last.contains(cause), "{name}: {last}");
+    assert!(last.ends_with("; tried 4 times"), "{name}: {last}");
+    proxy.heal();
+    let run = push();
+    assert_eq!(run.code, Some(0), "{name}: {}", run.stderr);
+    println!("| staying | Token | {name} | no tag moved; the next push completes |");
 }

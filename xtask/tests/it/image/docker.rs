@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::SystemTime;
 
-use super::place::{Place, succeeds};
+use super::dockerfile::PLATFORMS;
+use super::place::{Place, fails, succeeds};
 use super::{VERSION, dockerfile};
 use crate::built;
 
@@ -22,25 +24,70 @@ fn the_dockerfile_makes_the_image_that_we_make() {
     dockerfile::is_ours(&place, "docker-testing", &layout);
 }
 
+#[test]
+fn docker_as_the_builder_makes_the_same_layout_each_time() {
+    let (ours, theirs, again) = (Place::new(), Place::new(), Place::new());
+    ours.build(&[&["docker-testing"][..], &PLATFORMS].concat());
+    let by_docker = [&["docker-testing", "--builder", "docker"][..], &PLATFORMS].concat();
+    let said = theirs.build(&by_docker);
+    dockerfile::are_same(&ours, &theirs, "docker-testing");
+    // Its files are younger, and it has no cache to hide that.
+    assert_eq!(again.build(&by_docker), said);
+}
+
+/// The one that docker itself has goes by the name of its context.
+#[test]
+fn a_builder_is_chosen_by_its_name() {
+    let place = Place::new();
+    let scratch = ["scratch", "--platform", "linux/amd64", "--builder"];
+    place.build(&[&scratch[..], &["docker:default"]].concat());
+    let error = fails(place.command().args(["static", "--builder", "docker:no-such"]));
+    let expected = "cannot build with docker:no-such; `docker buildx ls` lists the builders, \
+                    `docker buildx create --name no-such` makes one: `docker` failed: exit \
+                    status: 1: ERROR: no builder \"no-such\" found";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_docker_that_is_not_there_is_asked_for() {
+    let place = Place::new();
+    let error = fails(place.command().arg("--builder=docker").env("DOCKER_HOST", "unix:///none"));
+    let expected = "cannot build with docker; install docker and buildx and start it, or say in \
+                    DOCKER_HOST where it is: Cannot connect to the Docker daemon at unix:///none. \
+                    Is the docker daemon running?";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_context_that_is_older_than_the_image_makes_no_difference() {
+    let place = Place::new();
+    let build = ["scratch", "--platform", "linux/amd64", "--builder", "docker"];
+    let said = place.build(&build);
+    let init = fs::File::open(place.context("scratch").join("linux/amd64/pid1")).unwrap();
+    init.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(place.build(&build), said);
+}
+
+#[test]
+fn docker_leaves_what_was_there_when_interrupted() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.args(["static", "--builder", "docker"]);
+    dockerfile::leaves_what_was_there_when_interrupted(&place, &mut command);
+}
+
+#[test]
+fn what_docker_built_passes_its_smoke_tests() {
+    dockerfile::can_be_smoke_tested("docker", &[]);
+}
+
 /// Under a name of the test's own: the daemon may be the user's.
 #[test]
 fn a_layout_can_be_loaded_and_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let layout = folder.path().join("layout");
-    built::copy(&built::folder().join("dist/oci/docker-testing"), &layout);
-    let top = fs::read_to_string(layout.join("index.json")).unwrap();
     let repository = format!("pid1-test-{}", std::process::id());
-    let renamed =
-        top.replace("docker.io/library/pid1:", &format!("docker.io/library/{repository}:"));
-    assert_ne!(renamed, top);
-    fs::write(layout.join("index.json"), renamed).unwrap();
-    let archive = folder.path().join("layout.tar");
-    let mut builder = tar::Builder::new(fs::File::create(&archive).unwrap());
-    builder.append_dir_all(".", &layout).unwrap();
-    builder.finish().unwrap();
-
+    let archive = built::archive_as("docker-testing", &repository);
     let image = format!("{repository}:{VERSION}-docker-testing");
-    let loaded = succeeds(Command::new("docker").arg("load").arg("--input").arg(&archive));
+    let loaded = succeeds(Command::new("docker").arg("load").arg("--input").arg(archive.path()));
     assert_eq!(loaded, format!("Loaded image: {image}\n"));
     let run = ["run", "--rm", "--network=none", &image, "echo", "Hello"];
     let hello = Command::new("docker").args(run).output().unwrap();

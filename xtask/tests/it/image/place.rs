@@ -71,8 +71,14 @@ impl Place {
 
     /// `cargo xtask image`, to be run here.
     pub fn command(&self) -> Command {
+        self.xtask(&["image"])
+    }
+
+    /// A command of the xtask, to be run here.
+    pub fn xtask(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.arg("image").env("CARGO_TARGET_DIR", self.path()).env("SOURCE_DATE_EPOCH", EPOCH);
+        command.args(arguments).env("SOURCE_DATE_EPOCH", EPOCH);
+        command.env("CARGO_TARGET_DIR", self.path());
         command
     }
 

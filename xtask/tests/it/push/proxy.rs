@@ -6,24 +6,33 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::fixture::comes_about;
+
 /// How much of a slow upload is taken at once, how often, and the pause between: five seconds in
 /// all, and quick enough for the kernel to say every now and then that there is room again.
 const PIECE: usize = 1 << 19;
 const SLOW_PIECES: usize = 40;
 const PAUSE: Duration = Duration::from_millis(125);
 
+/// How long a request waits for others.
+const MEETING: Duration = Duration::from_secs(20);
+
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Ping,
     BlobHead,
+    Mount,
+    BlobGet,
     UploadPost,
     UploadPut,
     ManifestHead,
+    ManifestGet,
     ManifestPut,
     IndexPut,
     TagHead,
     TagPut,
+    Token,
     Other,
 }
 
@@ -36,8 +45,14 @@ pub enum Fault {
     Hang,
     /// The connection ends in the middle of the request.
     CutRequest,
-    /// The connection ends in the middle of the answer.
+    /// The connection ends in the middle of the answer's head.
     CutAnswer,
+    /// The connection ends before the answer's last byte.
+    CutEnd,
+    /// The answer stops in the middle of its head, while the connection stays.
+    HangAnswer,
+    /// Rightly, when so many requests of this stage have come; not at all, if they do not.
+    Meet(usize),
     /// Rightly, but the body is first taken a little at a time.
     Slow,
     /// The registry does it, and the answer is lost.
@@ -149,6 +164,24 @@ impl Proxy {
                 let answer = self.forward(request, &mut client)?;
                 client.write_all(&answer[..answer.len().min(20)])
             }
+            Fault::CutEnd => {
+                let answer = self.forward(request, &mut client)?;
+                client.write_all(&answer[..answer.len().saturating_sub(1)])
+            }
+            Fault::HangAnswer => {
+                let answer = self.forward(request, &mut client)?;
+                client.write_all(&answer[..answer.len().min(20)])?;
+                io::copy(&mut client, &mut io::sink()).map(drop)
+            }
+            Fault::Meet(count) => {
+                let stage = request.stage();
+                let come = || self.seen().iter().filter(|it| it.stage == stage).count();
+                if !comes_about(MEETING, || come() >= count) {
+                    return client.shutdown(Shutdown::Both);
+                }
+                let answer = self.forward(request, &mut client)?;
+                client.write_all(&answer)
+            }
             Fault::Slow => {
                 let answer = self
                     .forward(request, &mut SlowStart { stream: client.try_clone()?, taken: 0 })?;
@@ -232,13 +265,17 @@ impl Head {
         match method {
             "GET" if path == "/v2/" => Stage::Ping,
             "HEAD" if path.contains("/blobs/") => Stage::BlobHead,
+            "POST" if path.contains("?mount=") => Stage::Mount,
+            "GET" if path.contains("/blobs/") => Stage::BlobGet,
             "POST" if path.ends_with("/blobs/uploads/") => Stage::UploadPost,
             "PUT" if path.contains("/blobs/uploads/") => Stage::UploadPut,
             "HEAD" if by_digest => Stage::ManifestHead,
+            "GET" if path.contains("/manifests/") => Stage::ManifestGet,
             "PUT" if by_digest && is_index => Stage::IndexPut,
             "PUT" if by_digest => Stage::ManifestPut,
             "HEAD" if path.contains("/manifests/") => Stage::TagHead,
             "PUT" if path.contains("/manifests/") => Stage::TagPut,
+            "GET" | "POST" if path.starts_with("/token") => Stage::Token,
             _ => Stage::Other,
         }
     }

@@ -1,0 +1,170 @@
+//! The Dockerfiles of a release, built as they are: from a registry and a file server of our own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+use super::dockerfile::busybox;
+use crate::built::host;
+use crate::dist::{dist_in, place, succeeds};
+use crate::docker_registry::server::{Door, Server};
+use crate::push::fixture::Run;
+
+/// One whose binary is not the host's, and is linked without anything that must be fetched.
+const OTHER: &str = "linux/386";
+
+/// A release for two platforms whose images are in a registry, and a docker to build with.
+struct Released {
+    docker: Arc<Daemon>,
+    place: TempDir,
+    // It ends with the test.
+    _registry: Server,
+}
+
+impl Released {
+    #[track_caller]
+    fn get(test: &str) -> Option<Released> {
+        let docker = Daemon::get(test)?;
+        let registry = Server::start(&Door::Open);
+        let (place, host) = (place(), host());
+        let repository = format!("{}/pid1", registry.address);
+        let mut line = vec!["--push", &repository];
+        for platform in [&host, OTHER] {
+            line.extend(["--platform", platform, "--no-smoke", platform]);
+        }
+        succeeds(dist_in(place.path(), &line));
+        Some(Released { docker, place, _registry: registry })
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.place.path().join("dist/release")
+    }
+
+    /// The binary of the release for `platform`.
+    fn binary(&self, platform: &str) -> Vec<u8> {
+        fs::read(self.folder().join(format!("pid1-{}", platform.replace('/', "-")))).unwrap()
+    }
+
+    fn build(&self, snippet: &str, context: &Path, options: &[&str]) -> Run {
+        let file = self.folder().join(snippet);
+        let line = ["build", "--no-cache", "--network=none", "--file", file.to_str().unwrap()];
+        self.docker.run(&[&line[..], options, &[context.to_str().unwrap()]].concat())
+    }
+
+    #[track_caller]
+    fn builds(&self, snippet: &str, context: &Path, options: &[&str]) {
+        let run = self.build(snippet, context, options);
+        assert_eq!(run.code, Some(0), "{snippet}: {}", run.stderr);
+    }
+
+    /// What `command` prints in the image `name`, under its entrypoint.
+    #[track_caller]
+    fn prints(&self, name: &str, command: &[&str], expected: &str) {
+        let line = ["run", "--rm", "--network=none", name];
+        assert_eq!(self.docker.must(&[&line[..], command].concat()), expected);
+    }
+}
+
+#[test]
+fn a_static_program_runs_on_the_image_of_the_snippet() {
+    let test = "a_static_program_runs_on_the_image_of_the_snippet";
+    let Some(released) = Released::get(test) else { return };
+    let context = tempfile::tempdir().unwrap();
+    // Any static program will do, and this one says who it is.
+    fs::write(context.path().join("server"), released.binary(&host())).unwrap();
+    released.builds("Dockerfile.from", context.path(), &["--tag", "snippet-from"]);
+    let version = format!("pid1 {}\n", env!("CARGO_PKG_VERSION"));
+    released.prints("snippet-from", &["/server", "--version"], &version);
+    let inspect = ["inspect", "--format", "{{.Config.Entrypoint}} {{.Config.Cmd}}", "snippet-from"];
+    assert_eq!(released.docker.must(&inspect), "[/sbin/pid1] [/server]\n");
+}
+
+#[test]
+fn the_init_that_a_snippet_copies_from_its_image_is_process_1() {
+    let test = "the_init_that_a_snippet_copies_from_its_image_is_process_1";
+    let Some(released) = Released::get(test) else { return };
+    let (context, base) = (tempfile::tempdir().unwrap(), busybox(&released.docker));
+    let base = format!("BASE={base}");
+    let options = ["--tag", "snippet-copy", "--build-arg", &base];
+    released.builds("Dockerfile.copy", context.path(), &options);
+    released.prints("snippet-copy", &["readlink", "/proc/1/exe"], "/sbin/pid1\n");
+}
+
+#[test]
+fn the_init_that_a_snippet_downloads_is_that_of_the_platform() {
+    let test = "the_init_that_a_snippet_downloads_is_that_of_the_platform";
+    let Some(released) = Released::get(test) else { return };
+    let context = tempfile::tempdir().unwrap();
+    let release = format!("RELEASE=http://{}", serve(released.folder()));
+    for platform in [&host(), OTHER] {
+        let out = tempfile::tempdir().unwrap();
+        let output = format!("type=local,dest={}", out.path().display());
+        let options = ["--platform", platform, "--output", &output];
+        let arguments = ["--build-arg", "BASE=scratch", "--build-arg", &release];
+        released.builds("Dockerfile.add", context.path(), &[options, arguments].concat());
+        let built = fs::read(out.path().join("sbin/pid1")).unwrap();
+        assert!(built == released.binary(platform), "{platform}");
+    }
+    let (base, arguments) = (busybox(&released.docker), ["--build-arg", &release]);
+    let base = format!("BASE={base}");
+    let options = ["--tag", "snippet-add", "--build-arg", &base];
+    released.builds("Dockerfile.add", context.path(), &[&options[..], &arguments].concat());
+    released.prints("snippet-add", &["readlink", "/proc/1/exe"], "/sbin/pid1\n");
+}
+
+#[test]
+fn a_download_that_was_changed_does_not_get_into_an_image() {
+    let test = "a_download_that_was_changed_does_not_get_into_an_image";
+    let Some(released) = Released::get(test) else { return };
+    let changed = tempfile::tempdir().unwrap();
+    let mut bytes = released.binary(&host());
+    *bytes.last_mut().unwrap() ^= 1;
+    let name = format!("pid1-{}", host().replace('/', "-"));
+    fs::write(changed.path().join(name), bytes).unwrap();
+    let release = format!("RELEASE=http://{}", serve(changed.path().to_path_buf()));
+    let arguments = ["--build-arg", "BASE=scratch", "--build-arg", &release];
+    let run = released.build("Dockerfile.add", changed.path(), &arguments);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("digest mismatch"), "{}", run.stderr);
+}
+
+/// Serves the files of `folder`; its address. It ends with the process of the tests.
+fn serve(folder: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let folder = folder.clone();
+            // Who asks may go away: that is not the server's fault.
+            thread::spawn(move || stream.and_then(|stream| answer(&stream, &folder)));
+        }
+    });
+    address
+}
+
+fn answer(mut stream: &TcpStream, folder: &Path) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    for line in lines.by_ref() {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let mut words = first.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (status, body) = match fs::read(folder.join(path.trim_start_matches('/'))) {
+        Ok(body) => ("200 OK", body),
+        Err(_) => ("404 Not Found", Vec::new()),
+    };
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(if method == "HEAD" { &[] } else { &body })
+}

@@ -57,7 +57,7 @@ pub fn on_deaf_shell(log: Log, child: pid_t) {
     let shell = descendants::program(child, &mut buffer).filter(|name| is_a_shell(name));
     let Some(shell) = shell else { return };
     let mut below = Names::new();
-    descendants::names(&mut below, Some(child));
+    descendants::names(&mut below, |it| it.parent == child);
     if !below.as_bytes().is_empty() {
         let mut line = Line::new();
         line.quoted(shell).text(" runs on after SIGTERM, with ").quoted(below.as_bytes());

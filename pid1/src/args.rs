@@ -9,10 +9,10 @@ use crate::child::Session;
 use crate::log::{Format, Level, Line, Log};
 use crate::personality::{Codes, LICENCE, Personality};
 use crate::signals::{self, Rewrites, Signal, split_at_colon};
-use crate::sys::Words;
+use crate::sys::{self, Words};
 
 /// What a terminal sends to stop who uses it.
-const TERMINAL_STOPS: [Signal; 3] = [SIGTSTP, SIGTTIN, SIGTTOU];
+pub const TERMINAL_STOPS: [Signal; 3] = [SIGTSTP, SIGTTIN, SIGTTOU];
 const MOST_VERBOSE: u8 = Level::Orphan as u8;
 
 /// Everything a command line can ask of the supervisor.
@@ -40,7 +40,7 @@ pub struct Options {
     pub parent_death_signal: Option<Signal>,
     /// Run no command, only reap until told to end.
     pub pause: bool,
-    /// Stop with the child, where we can be stopped.
+    /// Stop when a terminal says so, where we can be stopped.
     pub stops_too: bool,
     /// Always say when an orphan is reaped.
     pub warn_of_reaping: bool,
@@ -372,23 +372,40 @@ impl Options {
         self.given.clone().filter_map(value).map(|(_, value)| value)
     }
 
-    /// A session for the child and the signals for all of its group, which stops when the terminal
-    /// says so, whatever the program makes of that.
+    /// A session for the child and the signals for all of its group.
     pub fn whole_session(&mut self) {
         self.session = Session::New;
         self.target = Target::Group;
         self.stops_too = true;
-        for signal in TERMINAL_STOPS {
-            self.rewrites.set(signal, SIGSTOP);
-        }
     }
 
     fn single_child(&mut self) {
         self.session = Session::Ours;
         self.target = Target::Child;
-        for signal in TERMINAL_STOPS {
-            self.rewrites.set(signal, signal);
+    }
+
+    /// Nobody is left to start a session again that has a terminal of its own: it stops when the
+    /// terminal says so, whatever the program makes of that, unless a rule says otherwise.
+    fn stop_sessions(&mut self) {
+        if self.session == Session::New {
+            for signal in TERMINAL_STOPS {
+                self.rewrites.add_default(signal, SIGSTOP);
+            }
         }
+    }
+
+    /// Has the kernel send us that signal when our parent dies, if one was named.
+    pub fn ask_for_parent_death_signal(&self) {
+        if let Some(signal) = self.parent_death_signal {
+            sys::ask_for_parent_death_signal(signal);
+        }
+    }
+
+    /// Whether `arrived` asks for the end of all this: as it comes, or as what we make of it. What
+    /// is dropped asks for nothing.
+    pub fn is_order_to_end(&self, arrived: Signal) -> bool {
+        let signal = self.rewrites.apply(arrived);
+        signal.is_some_and(|it| signals::is_order_to_end(it) || signals::is_order_to_end(arrived))
     }
 
     fn set(&mut self, setting: Setting, value: &'static CStr) -> Option<()> {
@@ -448,6 +465,7 @@ pub fn parse(
         }
     }
     options.command = scanner.words;
+    options.stop_sessions();
     Ok(Request::Run(options))
 }
 

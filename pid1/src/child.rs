@@ -8,13 +8,15 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::pid_t;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{
-    AccessFlags, Gid, Pid, Uid, access, chdir, getpgrp, getsid, read, setgid, setgroups, setpgid,
-    setsid, setuid, tcgetpgrp, tcsetpgrp,
+    AccessFlags, Gid, Pid, Uid, access, chdir, getgid, getpgrp, getsid, getuid, read, setgid,
+    setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp,
 };
+use signal_hook::consts::{SIGCONT, SIGHUP};
 
 use crate::args::{Options, split_user, variable_name};
 use crate::log::Line;
 use crate::personality::Codes;
+use crate::signals::Signal;
 use crate::sys::{self, InheritedSignals, Memory, WordList, Words};
 use crate::user;
 
@@ -23,6 +25,8 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/bin:/usr/bin";
 /// The longest path the kernel takes, its closing zero included.
 const PATH_MAX: usize = 4096;
 const SHELL: &CStr = c"/bin/sh";
+/// What a terminal says to the leader of the session that lets it go.
+const PARTING: [Signal; 2] = [SIGHUP, SIGCONT];
 
 /// Why the child is not running its program.
 enum Failure {
@@ -62,9 +66,8 @@ pub enum Terminal {
     None,
     /// The child gets its foreground.
     Foreground(BorrowedFd<'static>),
-    /// We have let it go, the child takes it. If we led the session that had it, it tells us that
-    /// it hangs up.
-    GivenUp { terminal: BorrowedFd<'static>, hangs_up: bool },
+    /// We have let it go, the child takes it.
+    GivenUp(BorrowedFd<'static>),
 }
 
 /// Finds the terminal on any of the standard descriptors: each of them may be closed or a file.
@@ -77,9 +80,22 @@ pub fn terminal(session: Session) -> Terminal {
             descriptors.find(is_ours).map_or(Terminal::None, Terminal::Foreground)
         }
         Session::New => {
-            let hangs_up = getsid(None) == Ok(Pid::this());
             let given_up = descriptors.find(|it| sys::give_up_terminal(*it).is_ok());
-            given_up.map_or(Terminal::None, |terminal| Terminal::GivenUp { terminal, hangs_up })
+            // To the session's leader it has said, on the spot, that it hangs up.
+            if given_up.is_some() && getsid(None) == Ok(Pid::this()) {
+                PARTING.into_iter().for_each(sys::forget);
+            }
+            given_up.map_or(Terminal::None, Terminal::GivenUp)
+        }
+    }
+}
+
+impl Terminal {
+    /// The foreground is ours again: whoever started us goes on with it.
+    pub fn take_back(&self) {
+        if let Self::Foreground(terminal) = self {
+            // It may be gone.
+            let _ = tcsetpgrp(terminal, getpgrp());
         }
     }
 }
@@ -116,7 +132,7 @@ fn stand_alone(session: Session, terminal: &Terminal) {
     let _ = match terminal {
         Terminal::None => Ok(()),
         Terminal::Foreground(terminal) => tcsetpgrp(terminal, Pid::this()),
-        Terminal::GivenUp { terminal, .. } => sys::take_terminal(*terminal),
+        Terminal::GivenUp(terminal) => sys::take_terminal(*terminal),
     };
 }
 
@@ -144,10 +160,16 @@ fn try_exec(
     signals: Option<&InheritedSignals>,
 ) -> Outcome<std::convert::Infallible> {
     let home = change_identity(options)?;
+    if signals.is_none() {
+        // Not earlier: it does not outlive a change of user.
+        options.ask_for_parent_death_signal();
+    }
     if let Some(directory) = options.workdir {
         chdir(directory).map_err(|error| Failure::Directory(directory, error))?;
     }
-    let environment = environment(options, inherited, home)?;
+    // Without an init between, the descriptors are for whom they were.
+    let listen_pid = if signals.is_some() { listen_pid(inherited)? } else { None };
+    let environment = environment(options, inherited, home.into_iter().chain(listen_pid))?;
     // From here on signals end us as they would end the program.
     if let Some(signals) = signals {
         signals.restore();
@@ -178,11 +200,22 @@ fn change_identity(options: &Options) -> Outcome<Option<&'static CStr>> {
         (None, None) => return Ok(None),
     };
     let member = account.as_ref().filter(|_| group.is_none()).map_or(&b""[..], |it| it.name);
-    set_groups(groups, member)?;
-    setgid(Gid::from_raw(gid)).map_err(|error| Failure::Identity("group", error))?;
-    let Some(account) = account else { return Ok(None) };
-    setuid(Uid::from_raw(account.uid)).map_err(|error| Failure::Identity("user", error))?;
-    concatenate(b"HOME=", account.home).map(Some)
+    let uid = account.as_ref().map(|it| Uid::from_raw(it.uid));
+    take_on(uid, Gid::from_raw(gid), groups, member)?;
+    account.map(|it| concatenate(b"HOME=", it.home)).transpose()
+}
+
+fn take_on(uid: Option<Uid>, gid: Gid, groups: &[u8], member: &[u8]) -> Outcome<()> {
+    let changed = set_groups(groups, member)
+        .and_then(|()| setgid(gid).map_err(|error| Failure::Identity("group", error)))
+        .and_then(|()| match uid {
+            Some(uid) => setuid(uid).map_err(|error| Failure::Identity("user", error)),
+            None => Ok(()),
+        });
+    // Who is them already, in a second pid1 or by the engine's `--user`, may not change, and need
+    // not.
+    let is_already = || getgid() == gid && uid.is_none_or(|uid| getuid() == uid);
+    changed.or_else(|failure| if is_already() { Ok(()) } else { Err(failure) })
 }
 
 fn account(passwd: &'static [u8], user: &'static [u8]) -> Outcome<user::Account<'static>> {
@@ -225,16 +258,19 @@ fn read_whole(path: &CStr) -> nix::Result<&'static [u8]> {
     Ok(&buffer[..length])
 }
 
-/// The child's environment: the one we got, with what `--user` and `--env` put in its place.
-fn environment(options: &Options, inherited: Words, home: Option<&'static CStr>) -> Outcome<Words> {
-    let listen_pid = listen_pid(inherited)?;
-    let added = options.environment().count() + usize::from(home.is_some());
-    if added == 0 && listen_pid.is_none() {
+/// The child's environment: the one we got, with `ours` and then what `--env` says in its place.
+fn environment(
+    options: &Options,
+    inherited: Words,
+    ours: impl Iterator<Item = &'static CStr> + Clone,
+) -> Outcome<Words> {
+    let added = ours.clone().count() + options.environment().count();
+    if added == 0 {
         return Ok(inherited);
     }
     let mut list = WordList::with_room(inherited.len() + added).map_err(Failure::Memory)?;
     inherited.iter().for_each(|word| list.push(word));
-    for word in listen_pid.into_iter().chain(home).chain(options.environment()) {
+    for word in ours.chain(options.environment()) {
         let name = variable_name(word.to_bytes());
         list.replace_or_push(word, |other| variable_name(other.to_bytes()) == name);
     }

@@ -19,18 +19,19 @@ pub const STAT: usize = 256;
 /// circle, which it may while ids are used again.
 const GENERATIONS: usize = 10_000;
 
-/// Sends `signal` to every descendant of ours. Tells whether one of them took it.
+/// Sends `signal` to every descendant of ours. Tells whether one of them took it; fails where there
+/// is no /proc.
 ///
 /// A process that is born meanwhile may be missed; it is found by the SIGKILL, or becomes our child
 /// when its parent ends.
-pub fn signal(signal: Signal) -> bool {
+pub fn signal(signal: Signal) -> nix::Result<bool> {
     let mut taken = false;
-    let sent = for_each_process(|pid| {
+    for_each_process(|pid| {
         if descends_from_us(pid) {
             taken |= sys::kill(pid, signal).is_ok();
         }
-    });
-    sent.is_ok() && taken
+    })?;
+    Ok(taken)
 }
 
 /// Names of processes, separated by commas: as many as fit.
@@ -59,16 +60,11 @@ impl Names {
     }
 }
 
-/// Adds the names of everybody but us to `names`, or only of the children of `parent`; none where
-/// there is no /proc.
-pub fn names(names: &mut Names, parent: Option<pid_t>) {
-    let _ = for_each_process(|pid| {
-        let mut buffer = [0; STAT];
-        if pid != sys::own_pid()
-            && let Some((name, its_parent)) = stat(pid, &mut buffer)
-            && parent.is_none_or(|parent| parent == its_parent)
-        {
-            names.add(name);
+/// Adds the names of those who `belong` to `names`, ours never; none where there is no /proc.
+pub fn names(names: &mut Names, belong: impl Fn(&Stat) -> bool) {
+    let _ = for_each_stat(|it| {
+        if it.pid != sys::own_pid() && !it.has_ended() && belong(it) {
+            names.add(it.name);
         }
     });
 }
@@ -84,19 +80,33 @@ pub fn program(pid: pid_t, buffer: &mut [u8; STAT]) -> Option<&[u8]> {
     Some(last_part(word)).filter(|name| !name.is_empty())
 }
 
-fn descends_from_us(pid: pid_t) -> bool {
-    let parent = |pid: pid_t| {
-        let mut buffer = [0; STAT];
-        stat(pid, &mut buffer).map(|(_, parent)| parent)
-    };
+/// Whether `pid` is our child, or one of a child of ours, and so on.
+pub fn descends_from_us(pid: pid_t) -> bool {
+    let parent = |pid: pid_t| stat(pid, &mut [0; STAT]).map(|it| it.parent);
     std::iter::successors(parent(pid), |pid| parent(*pid))
         .take(GENERATIONS)
         .any(|ancestor| ancestor == sys::own_pid())
 }
 
-/// A process's name and its parent.
-fn stat(pid: pid_t, buffer: &mut [u8; STAT]) -> Option<(&[u8], pid_t)> {
-    parse_stat(read_file_of(pid, "/stat\0", buffer)?)
+/// What /proc says about a process.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stat<'a> {
+    pub pid: pid_t,
+    pub name: &'a [u8],
+    state: u8,
+    pub parent: pid_t,
+    pub group: pid_t,
+}
+
+impl Stat<'_> {
+    /// Whether only its parent has still to be told.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+fn stat(pid: pid_t, buffer: &mut [u8; STAT]) -> Option<Stat<'_>> {
+    parse_stat(pid, read_file_of(pid, "/stat\0", buffer)?)
 }
 
 fn read_file_of<'a>(pid: pid_t, file: &str, buffer: &'a mut [u8; STAT]) -> Option<&'a [u8]> {
@@ -111,16 +121,29 @@ fn read_start<'a>(path: &CStr, buffer: &'a mut [u8; STAT]) -> Option<&'a [u8]> {
     Some(&buffer[..length])
 }
 
-/// Reads `7 (name) S 1 …`. The name may itself hold brackets and spaces.
-fn parse_stat(text: &[u8]) -> Option<(&[u8], pid_t)> {
+/// Reads `7 (name) S 1 7 …`. The name may itself hold brackets and spaces.
+fn parse_stat(pid: pid_t, text: &[u8]) -> Option<Stat<'_>> {
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')')?;
-    let parent = text.get(close..)?.split(|byte| *byte == b' ').nth(2)?;
-    Some((text.get(open + 1..close)?, process_id(parent)?))
+    let mut fields = text.get(close..)?.split(|byte| *byte == b' ').skip(1);
+    let state = *fields.next()?.first()?;
+    let parent = process_id(fields.next()?)?;
+    let group = process_id(fields.next()?)?;
+    Some(Stat { pid, name: text.get(open + 1..close)?, state, parent, group })
 }
 
 fn process_id(text: &[u8]) -> Option<pid_t> {
     crate::user::id(text)?.try_into().ok()
+}
+
+/// Calls `visit` for every process in /proc that is still there when we look, provided that it is
+/// our namespace's.
+pub fn for_each_stat(mut visit: impl FnMut(&Stat)) -> nix::Result<()> {
+    for_each_process(|pid| {
+        if let Some(it) = stat(pid, &mut [0; STAT]) {
+            visit(&it);
+        }
+    })
 }
 
 /// Calls `visit` for every process in /proc, provided that it is our namespace's.
@@ -169,20 +192,21 @@ mod tests {
 
     #[test]
     fn names_in_stat_may_hold_anything() {
-        let check = |text: &str, name: &str, parent| {
-            assert_eq!(parse_stat(text.as_bytes()), Some((name.as_bytes(), parent)), "{text}");
+        let check = |text: &str, name: &str, state, parent, group| {
+            let expected = Stat { pid: 7, name: name.as_bytes(), state, parent, group };
+            assert_eq!(parse_stat(7, text.as_bytes()), Some(expected), "{text}");
         };
-        check("7 (sleep) S 1 7 7 0", "sleep", 1);
-        check("7 (a) S 9 (b) R 12 7", "a) S 9 (b", 12);
-        check("7 () Z 0 7", "", 0);
+        check("7 (sleep) S 1 7 7 0", "sleep", b'S', 1, 7);
+        check("7 (a) S 9 (b) R 12 8 7", "a) S 9 (b", b'R', 12, 8);
+        check("7 () Z 0 6 5", "", b'Z', 0, 6);
     }
 
     #[test]
     fn cut_stats_are_none() {
-        for text in
-            ["", "7", "7 (sleep", "7 (sleep)", "7 (sleep) S", "7 (sleep) S x", ")(", "7 ) S 1 ("]
-        {
-            assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
+        let cut =
+            ["", "7", "7 (sleep", "7 (sleep)", "7 (sleep) S", "7 (sleep) S x", ")(", "7 ) S ("];
+        for text in cut.iter().chain(&["7 (sleep) S 1", "7 (sleep) S 1 x", "7 (sleep)  1 7 7"]) {
+            assert_eq!(parse_stat(7, text.as_bytes()), None, "{text}");
         }
     }
 
@@ -203,7 +227,7 @@ mod tests {
     #[test]
     fn we_are_a_descendant_of_our_parent_and_not_of_ourselves() {
         let mut buffer = [0; STAT];
-        let (_, parent) = stat(sys::own_pid(), &mut buffer).unwrap();
+        let parent = stat(sys::own_pid(), &mut buffer).unwrap().parent;
         assert!(parent > 0);
         assert!(!descends_from_us(parent));
     }

@@ -5,6 +5,7 @@ use nix::libc::pid_t;
 use crate::args::Options;
 use crate::descendants::{self, Names};
 use crate::log::{Level, Log};
+use crate::shutdown::Scope;
 use crate::sys::{self, Reaped, Status};
 
 /// All whose parent we are.
@@ -79,10 +80,15 @@ impl Family {
     }
 
     /// From here on, what ends was killed.
-    pub fn begin_killing(&mut self) {
+    pub fn begin_killing(&mut self, scope: Scope) {
         self.killing = true;
         if self.log.wants(Level::Life) {
-            descendants::names(&mut self.names, None);
+            let group = self.group();
+            descendants::names(&mut self.names, |it| match scope {
+                Scope::Namespace => true,
+                Scope::Descendants => descendants::descends_from_us(it.pid),
+                Scope::Group => Some(it.group) == group,
+            });
         }
     }
 

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use nix::libc::pid_t;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
+use signal_hook::consts::{SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
 
 use crate::advice;
-use crate::args::{Options, Target};
+use crate::args::{Options, TERMINAL_STOPS, Target};
 use crate::child::Terminal;
 use crate::log::Level;
-use crate::signals::{Signal, is_order_to_end};
+use crate::signals::Signal;
 use crate::sys;
 
 /// How long a child may take over a SIGTERM before its deafness is looked into. Less than engines
@@ -29,8 +29,6 @@ pub struct Forwarder<'a> {
     /// The terminal's word to processes in the background, which is where we are since we gave the
     /// foreground away. The child it would stop.
     deaf_to_background: bool,
-    /// The terminal's parting words to the session that gave it up, to be dropped once each.
-    parting: [Option<Signal>; 2],
     drain: Option<Duration>,
     /// When the SIGTERM that is held back goes on.
     held_until: Option<Instant>,
@@ -43,14 +41,9 @@ pub struct Forwarder<'a> {
 
 impl<'a> Forwarder<'a> {
     pub fn new(options: &'a Options, terminal: &Terminal) -> Self {
-        let parting = match terminal {
-            Terminal::GivenUp { hangs_up: true, .. } => [Some(SIGHUP), Some(SIGCONT)],
-            _ => [None, None],
-        };
         Self {
             options,
             deaf_to_background: matches!(terminal, Terminal::Foreground(_)),
-            parting,
             drain: options.drain,
             held_until: None,
             patient_until: None,
@@ -64,11 +57,7 @@ impl<'a> Forwarder<'a> {
         if self.deaf_to_background && (arrived == SIGTTIN || arrived == SIGTTOU) {
             return;
         }
-        if let Some(parting) = self.parting.iter_mut().find(|it| **it == Some(arrived)) {
-            *parting = None;
-            return;
-        }
-        self.told_to_end |= is_order_to_end(arrived);
+        self.told_to_end |= self.options.is_order_to_end(arrived);
         if arrived == SIGTERM {
             if let Some(drain) = self.drain.take() {
                 self.held_until = Instant::now().checked_add(drain);
@@ -78,6 +67,10 @@ impl<'a> Forwarder<'a> {
             self.held_until = None;
         }
         self.forward(arrived, child);
+        if self.options.stops_too && TERMINAL_STOPS.contains(&arrived) {
+            // As PID 1 we cannot be stopped, and are not.
+            let _ = sys::kill(sys::own_pid(), SIGSTOP);
+        }
     }
 
     /// Whether somebody wants all of this to end, and not only a signal to reach the child.
@@ -124,20 +117,21 @@ impl<'a> Forwarder<'a> {
             }
             record
         });
-        if arrived == SIGTERM && self.patient_until.is_none() {
-            let patience = self.options.kill_after;
-            self.patient_until = patience.and_then(|it| Instant::now().checked_add(it));
+        if arrived == SIGTERM || signal == SIGTERM {
+            self.expect_the_end();
+        }
+    }
+
+    /// The child has been asked to end: from now on its time runs.
+    fn expect_the_end(&mut self) {
+        let Options { kill_after, target, log, .. } = self.options;
+        let now = Instant::now();
+        if self.patient_until.is_none() {
+            self.patient_until = kill_after.and_then(|it| now.checked_add(it));
         }
         // Nobody keeps from the program what its whole group gets.
-        if arrived == SIGTERM
-            && self.options.target == Target::Child
-            && self.options.log.wants(Level::Life)
-        {
-            self.look_at = Instant::now().checked_add(DEAF_AFTER);
-        }
-        if signal == SIGSTOP && self.options.stops_too {
-            // As PID 1 we cannot be stopped, and are not.
-            let _ = sys::kill(sys::own_pid(), SIGSTOP);
+        if *target == Target::Child && log.wants(Level::Life) {
+            self.look_at = now.checked_add(DEAF_AFTER);
         }
     }
 }

@@ -33,7 +33,7 @@ use forward::{Forwarder, Patience};
 use log::{Level, Line};
 use personality::{NotFirst, Personality};
 use shutdown::Scope;
-use sys::Words;
+use sys::{Arrivals, Words};
 
 const STDERR: c_int = 2;
 
@@ -49,14 +49,11 @@ fn run(words: Words, environment: Words) -> u8 {
         log::print(STDERR, personality.no_command);
         return personality.codes.misuse;
     }
-    if let Some(signal) = options.parent_death_signal {
-        sys::ask_for_parent_death_signal(signal);
-    }
-    match scope(personality, &options) {
-        None => child::exec(&options, environment, None),
-        Some(scope) if options.pause => pause(&options, scope),
-        Some(scope) => supervise(&options, environment, scope),
-    }
+    let Some(scope) = scope(personality, &options) else {
+        child::exec(&options, environment, None)
+    };
+    options.ask_for_parent_death_signal();
+    if options.pause { pause(&options, scope) } else { supervise(&options, environment, scope) }
 }
 
 fn print(personality: &Personality, text: &[&str]) -> u8 {
@@ -108,22 +105,23 @@ fn supervise(options: &Options, environment: Words, scope: Scope) -> u8 {
     // From here on no signal acts on us: each waits until we take it.
     let signals = sys::take_signals();
     let terminal = child::terminal(options.session);
-    let mut forwarder = Forwarder::new(options, &terminal);
     let inheritance = Inheritance { environment, signals, terminal };
     let child = match child::start(options, &inheritance) {
         Ok(child) => child,
-        Err(code) => return code,
+        Err(code) => return options.exit_codes.apply(code),
     };
     // From here on nothing that fails may end us: the container would go with us.
     let_go_of_what_is_the_childs();
     options.log.event(Level::Life, "started", |it| it.pid("pid", child));
     advice::on_running_an_init(options);
 
+    let mut arrivals = Arrivals::default();
+    let mut forwarder = Forwarder::new(options, &inheritance.terminal);
     let mut family = Family::new(Some(child), options);
     // Look before waiting: the child may have ended before there was anybody to tell.
     family.reap();
     while !family.child_has_ended() && forwarder.tick(child) == Patience::Left {
-        match sys::next_signal(forwarder.timeout()) {
+        match arrivals.next(forwarder.timeout()) {
             Some(arrival) if arrival.signal == SIGCHLD => family.reap(),
             Some(arrival) if !arrival.own => forwarder.take(arrival.signal, child),
             _ => {}
@@ -131,9 +129,10 @@ fn supervise(options: &Options, environment: Words, scope: Scope) -> u8 {
     }
     // From here on the child's process id may be anybody's, and is not signalled any more.
     if options.wait_all && !forwarder.told_to_end() {
-        shutdown::wait_for_all(&mut family, scope);
+        shutdown::wait_for_all(&mut family, &mut arrivals, scope, options);
     }
-    shutdown::end(&mut family, scope, options.timeout);
+    shutdown::end(&mut family, &mut arrivals, scope, options.timeout);
+    inheritance.terminal.take_back();
     options.exit_codes.apply(family.report())
 }
 
@@ -141,9 +140,10 @@ fn supervise(options: &Options, environment: Words, scope: Scope) -> u8 {
 fn pause(options: &Options, scope: Scope) -> u8 {
     sys::take_signals();
     let_go_of_what_is_the_childs();
+    let mut arrivals = Arrivals::default();
     let mut family = Family::new(None, options);
-    shutdown::wait_to_be_told(&mut family);
-    shutdown::end(&mut family, scope, options.timeout);
+    shutdown::wait_to_be_told(&mut family, &mut arrivals);
+    shutdown::end(&mut family, &mut arrivals, scope, options.timeout);
     0
 }
 

@@ -6,10 +6,11 @@ use nix::errno::Errno;
 use nix::libc::pid_t;
 use signal_hook::consts::{SIGCONT, SIGKILL, SIGTERM};
 
+use crate::args::Options;
 use crate::descendants;
 use crate::family::Family;
 use crate::signals::{Signal, is_order_to_end};
-use crate::sys;
+use crate::sys::{self, Arrivals};
 
 /// How long what was killed may take to be gone, which it is at once unless the kernel is stuck.
 const LAST_REAP: Duration = Duration::from_secs(1);
@@ -35,18 +36,18 @@ pub enum Scope {
 }
 
 /// Ends what remains, giving it `timeout` between SIGTERM and SIGKILL.
-pub fn end(family: &mut Family, scope: Scope, timeout: Duration) {
+pub fn end(family: &mut Family, arrivals: &mut Arrivals, scope: Scope, timeout: Duration) {
     if !send(family, scope, SIGTERM) {
         return;
     }
     // A stopped process acts on SIGTERM only when it continues.
     send(family, scope, SIGCONT);
-    if wait_until_alone(family, scope, timeout) {
+    if wait_until_alone(family, arrivals, scope, timeout) {
         return;
     }
-    family.begin_killing();
+    family.begin_killing(scope);
     send(family, scope, SIGKILL);
-    wait_until_alone(family, scope, LAST_REAP);
+    wait_until_alone(family, arrivals, scope, LAST_REAP);
 }
 
 /// Sends `signal` to everybody in `scope`. Tells whether there was anybody.
@@ -55,14 +56,22 @@ fn send(family: &Family, scope: Scope, signal: Signal) -> bool {
         // Not PID 1 cannot be in this scope; but what `kill(-1)` does elsewhere is to end
         // everything on the machine, so this is not left to be read in another file.
         Scope::Namespace => sys::own_pid() == 1 && sys::kill(EVERYBODY, signal).is_ok(),
-        Scope::Descendants => descendants::signal(signal),
+        // Without /proc we do not know them, but for those whom the child led.
+        Scope::Descendants => {
+            descendants::signal(signal).unwrap_or_else(|_| send(family, Scope::Group, signal))
+        }
         Scope::Group => family.group().is_some_and(|group| sys::kill(-group, signal).is_ok()),
     }
 }
 
 /// Reaps until nothing is left that we could end, for `limit` at most. Tells whether it came so
 /// far.
-fn wait_until_alone(family: &mut Family, scope: Scope, limit: Duration) -> bool {
+fn wait_until_alone(
+    family: &mut Family,
+    arrivals: &mut Arrivals,
+    scope: Scope,
+    limit: Duration,
+) -> bool {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut witness = Witness::default();
@@ -75,7 +84,7 @@ fn wait_until_alone(family: &mut Family, scope: Scope, limit: Duration) -> bool 
             return false;
         };
         // Signals that come now have nobody to go to any more: everybody has got theirs.
-        if sys::next_signal(Some(left.min(pause))).is_none() {
+        if arrivals.next(Some(left.min(pause))).is_none() {
             pause = LAST_PAUSE.min(pause * 2);
         }
     }
@@ -86,28 +95,36 @@ fn anybody(family: &Family, scope: Scope, witness: &mut Witness) -> bool {
         Scope::Namespace => witness.is_there(),
         // Every descendant has an ancestor that is our child.
         Scope::Descendants => !family.is_childless(),
-        Scope::Group => send(family, scope, PROBE),
+        // Whoever is PID 1 may leave them as zombies, and those take signals as well.
+        Scope::Group => send(family, scope, PROBE) && family.group().is_some_and(lives),
     }
 }
 
+/// Whether anybody in `group` has not ended; where there is no /proc, it is taken for granted.
+fn lives(group: pid_t) -> bool {
+    let mut lives = false;
+    let looked = descendants::for_each_stat(|it| lives |= it.group == group && !it.has_ended());
+    lives || looked.is_err()
+}
+
 /// Waits until everybody has ended by themselves, or until we are told to end them.
-pub fn wait_for_all(family: &mut Family, scope: Scope) {
+pub fn wait_for_all(family: &mut Family, arrivals: &mut Arrivals, scope: Scope, options: &Options) {
     let mut witness = Witness::default();
     while anybody(family, scope, &mut witness) {
         // Only those who are not our children end without a word.
         let pause = family.is_childless().then_some(LAST_PAUSE);
-        match sys::next_signal(pause) {
-            Some(arrival) if is_order_to_end(arrival.signal) => return,
+        match arrivals.next(pause) {
+            Some(arrival) if options.is_order_to_end(arrival.signal) => return,
             _ => family.reap(),
         }
     }
 }
 
 /// Reaps until we are told to end.
-pub fn wait_to_be_told(family: &mut Family) {
+pub fn wait_to_be_told(family: &mut Family, arrivals: &mut Arrivals) {
     loop {
         family.reap();
-        if sys::next_signal(None).is_some_and(|arrival| is_order_to_end(arrival.signal)) {
+        if arrivals.next(None).is_some_and(|arrival| is_order_to_end(arrival.signal)) {
             return;
         }
     }

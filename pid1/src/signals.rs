@@ -86,14 +86,12 @@ pub fn number(text: &[u8]) -> Option<c_int> {
 #[derive(Clone)]
 pub struct Rewrites([u8; LAST as usize + 1]);
 
+/// No rule: the signal goes on as it is.
+const AS_IT_IS: u8 = u8::MAX;
+
 impl Default for Rewrites {
-    /// Every signal as it is.
     fn default() -> Self {
-        let mut table = [0; LAST as usize + 1];
-        for (number, entry) in (0..).zip(&mut table) {
-            *entry = number;
-        }
-        Self(table)
+        Self([AS_IT_IS; _])
     }
 }
 
@@ -107,21 +105,28 @@ impl Rewrites {
         if from == SIGKILL || from == SIGSTOP {
             return None;
         }
-        self.set(from, to);
+        *self.entry(from)? = to.to_le_bytes()[0];
         Some(())
     }
 
-    pub fn set(&mut self, from: Signal, to: Signal) {
-        let [to, ..] = to.to_le_bytes();
-        if let Some(entry) = usize::try_from(from).ok().and_then(|from| self.0.get_mut(from)) {
-            *entry = to;
+    /// Forwards `to` for `from`, unless there is a rule for that.
+    pub fn add_default(&mut self, from: Signal, to: Signal) {
+        if let Some(entry) = self.entry(from).filter(|entry| **entry == AS_IT_IS) {
+            *entry = to.to_le_bytes()[0];
         }
+    }
+
+    fn entry(&mut self, from: Signal) -> Option<&mut u8> {
+        self.0.get_mut(usize::try_from(from).ok()?)
     }
 
     /// What to forward for `signal`, if anything.
     pub fn apply(&self, signal: Signal) -> Option<Signal> {
-        let entry = self.0.get(usize::try_from(signal).ok()?)?;
-        (*entry != 0).then(|| Signal::from(*entry))
+        match *self.0.get(usize::try_from(signal).ok()?)? {
+            0 => None,
+            AS_IT_IS => Some(signal),
+            other => Some(other.into()),
+        }
     }
 }
 

@@ -185,13 +185,13 @@ pub struct InheritedSignals {
     child_ignored: bool,
 }
 
-/// Blocks every signal, so that each waits in the kernel until [`next_signal`] takes it, and makes
+/// Blocks every signal, so that each waits in the kernel until [`Arrivals`] takes it, and makes
 /// SIGCHLD count: while it is ignored, children vanish without a status.
 ///
 /// Raw, because the C library's version leaves out the signals it keeps for itself, 32 to 34, and
 /// hides them in the old mask: Docker's SIGRTMIN is 34.
 pub fn take_signals() -> InheritedSignals {
-    let mask = set_mask(&[!0; _]);
+    let mask = set_mask(&EVERY);
     // SAFETY: sets a disposition, no handler.
     let previous = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     InheritedSignals { mask, child_ignored: previous == libc::SIG_IGN }
@@ -209,10 +209,11 @@ impl InheritedSignals {
 
 /// Blocks every signal: after this, writing a message can neither stop nor kill us.
 pub fn block_signals() {
-    set_mask(&[!0; _]);
+    set_mask(&EVERY);
 }
 
 type Mask = [c_long; KERNEL_SET / size_of::<c_long>()];
+const EVERY: Mask = [!0; _];
 
 fn set_mask(mask: &Mask) -> Mask {
     let mut old: Mask = [0; _];
@@ -238,22 +239,65 @@ pub struct Arrival {
     pub own: bool,
 }
 
-/// Takes the next signal, or none when `timeout` is over or something else woke us. Without a
-/// `timeout` we sleep until a signal comes, however long that is.
-pub fn next_signal(timeout: Option<Duration>) -> Option<Arrival> {
+/// Takes the signals that were sent to us, in turn.
+///
+/// The kernel gives out the lowest number first. Whoever sends us SIGHUP faster than we hand it on
+/// would keep SIGTERM and SIGCHLD from us for ever, so those that have not had their turn go first.
+#[derive(Default)]
+pub struct Arrivals {
+    had_their_turn: Mask,
+}
+
+impl Arrivals {
+    /// The next one, or none when `timeout` is over or something else woke us. Without a `timeout`
+    /// we sleep until a signal comes, however long that is.
+    pub fn next(&mut self, timeout: Option<Duration>) -> Option<Arrival> {
+        let arrival = self.others().or_else(|| {
+            self.had_their_turn = Mask::default();
+            wait(&EVERY, timeout)
+        })?;
+        add(&mut self.had_their_turn, arrival.signal);
+        Some(arrival)
+    }
+
+    /// One of those that have not had their turn, if one is there.
+    fn others(&self) -> Option<Arrival> {
+        let is_new_round = self.had_their_turn == Mask::default();
+        let others = self.had_their_turn.map(|word| !word);
+        if is_new_round { None } else { wait(&others, Some(Duration::ZERO)) }
+    }
+}
+
+/// Lets go of `signal`, if it is there.
+pub fn forget(signal: Signal) {
+    let mut mask = Mask::default();
+    add(&mut mask, signal);
+    wait(&mask, Some(Duration::ZERO));
+}
+
+fn add(mask: &mut Mask, signal: Signal) {
+    let bit = signal.unsigned_abs().saturating_sub(1);
+    if let Some(word) = mask.get_mut((bit / c_long::BITS) as usize) {
+        *word |= 1 << (bit % c_long::BITS);
+    }
+}
+
+/// Takes the lowest of the signals in `mask`, which are blocked.
+fn wait(mask: &Mask, timeout: Option<Duration>) -> Option<Arrival> {
     // SAFETY: C structures for which all bytes zero is a valid value.
-    let (mut all, mut info, mut limit): (libc::sigset_t, libc::siginfo_t, libc::timespec) =
+    let (mut set, mut info, mut limit): (libc::sigset_t, libc::siginfo_t, libc::timespec) =
         unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
-    // SAFETY: a plain set of bits, and `sigfillset` would leave out 32 to 34.
-    unsafe { ptr::write_bytes(&raw mut all, 0xff, 1) };
+    // SAFETY: a `sigset_t` begins with what the kernel looks at of it, which is what a mask is. The
+    // C library's `sigaddset` would leave out 32 to 34.
+    unsafe { ptr::copy_nonoverlapping(mask, (&raw mut set).cast(), 1) };
     let timeout = timeout.map_or(ptr::null(), |timeout| {
         // What does not fit a 32-bit clock is as good as for ever: a billion seconds do.
         limit.tv_sec = timeout.as_secs().min(1_000_000_000).try_into().unwrap_or(0);
         limit.tv_nsec = timeout.subsec_nanos().cast_signed().into();
         &raw const limit
     });
-    // SAFETY: `all` and `info` live here, `timeout` is null or points to `limit`, which does too.
-    let signal = unsafe { libc::sigtimedwait(&raw const all, &raw mut info, timeout) };
+    // SAFETY: `set` and `info` live here, `timeout` is null or points to `limit`, which does too.
+    let signal = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, timeout) };
     // SAFETY: a signal sent by a process, which SI_USER says, carries its sender's id.
     let own = || info.si_code == libc::SI_USER && unsafe { info.si_pid() } == own_pid();
     (signal > 0).then(|| Arrival { signal, own: own() })
@@ -446,4 +490,58 @@ pub fn reason(error: Errno) -> &'static CStr {
     // SAFETY: gives a C string for every number. It stays valid: musl's are constants, and glibc's
     // for a known number, which `Errno`s are.
     unsafe { CStr::from_ptr(libc::strerror(error as c_int)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal as Named, raise};
+    use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1};
+
+    use super::*;
+
+    /// Sends it to this thread, which has blocked it.
+    fn send(signal: Named) {
+        raise(signal).unwrap();
+    }
+
+    fn next(arrivals: &mut Arrivals) -> Option<Signal> {
+        arrivals.next(Some(Duration::ZERO)).map(|it| it.signal)
+    }
+
+    #[test]
+    fn whoever_sends_too_much_keeps_nobody_else_waiting() {
+        set_mask(&EVERY);
+        let mut arrivals = Arrivals::default();
+        send(Named::SIGTERM);
+        send(Named::SIGUSR1);
+        let taken: Vec<_> = (0..6)
+            .map(|_| {
+                // Before each look, as fast as can be. The kernel would give out nothing else.
+                send(Named::SIGHUP);
+                next(&mut arrivals).unwrap()
+            })
+            .collect();
+        assert_eq!(taken, [SIGHUP, SIGUSR1, SIGTERM, SIGHUP, SIGHUP, SIGHUP]);
+        assert_eq!(next(&mut arrivals), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_arrive() {
+        set_mask(&EVERY);
+        let mut arrivals = Arrivals::default();
+        send(Named::SIGHUP);
+        send(Named::SIGTERM);
+        forget(SIGHUP);
+        forget(SIGUSR1);
+        assert_eq!([next(&mut arrivals), next(&mut arrivals)], [Some(SIGTERM), None]);
+    }
+
+    #[test]
+    fn every_signal_has_its_place_in_a_mask() {
+        let mut mask = Mask::default();
+        (1..=crate::signals::LAST).for_each(|signal| add(&mut mask, signal));
+        assert_eq!(mask, EVERY);
+        add(&mut mask, 0);
+        add(&mut mask, 65);
+    }
 }

@@ -19,6 +19,8 @@ const NEEDS_ROOT: &[&str] = &[
     "a_refused_kill_does_not_end_init",
     "init_does_not_wait_for_what_it_may_not_signal",
     "init_without_root_waits_for_what_it_may_signal",
+    "parent_death_signal_outlives_a_change_of_user",
+    "who_is_the_user_already_may_be_asked_to_become_it",
 ];
 
 /// Says whether `test` is left out here, and if so why, where it is seen even if the test passes.
@@ -79,6 +81,7 @@ const EMULATOR_CANNOT: &[(&str, &str)] = &[
     ("child_gets_the_inherited_mask_and_ignored_signals", KEEPS_SIGNALS),
     ("death_by_a_real_time_signal_is_128_and_its_number", KEEPS_SIGNALS),
     ("rewrite_takes_real_time_signals", KEEPS_SIGNALS),
+    ("what_becomes_sigterm_is_an_order_to_end", KEEPS_SIGNALS),
     ("no_wake_ups_while_idle", HAS_THREADS),
     ("failing_to_start_a_process_is_125", HAS_THREADS),
     ("a_fault_of_inits_own_ends_it", "the program's memory is the emulator's"),

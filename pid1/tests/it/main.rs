@@ -12,6 +12,7 @@ mod ending;
 mod footprint;
 mod hard;
 mod limits;
+mod not_first;
 mod options;
 mod originals;
 mod personalities;

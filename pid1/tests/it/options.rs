@@ -65,6 +65,7 @@ fn map_exit_replaces_exit_codes() {
     Container::init(&with(&["--map-exit=143:0", "--map-exit=4:5"], "exit 4")).run_to(5);
     Container::init(&with(&["--map-exit=3:0"], "exit 4")).run_to(4);
     Container::init(&with(&[], "exit 9")).env("PID1_MAP_EXIT", "8:1 9:2").run_to(2);
+    Container::init(&["--map-exit=127:9", "no-such"]).run_to(9);
 }
 
 /// Two processes of the child's group that say what they get.
@@ -128,6 +129,46 @@ fn wait_all_does_not_wait_once_it_was_told_to_end() {
     running.expect("ready");
     running.signal(libc::SIGTERM);
     assert_eq!(running.finish().status.code(), Some(143));
+}
+
+#[test]
+fn a_dropped_sigterm_is_no_order_to_end() {
+    let script = "(read go; echo last) <&7 & echo ready; exit 3";
+    let options = ["--wait-all", "--rewrite=TERM:0"];
+    let (release, container) = Container::init(&with(&options, script)).with_pipe_to_read();
+    let mut running = container.start();
+    running.expect("ready");
+    running.signal(libc::SIGTERM);
+    running.wait_until_idle();
+    running.signal(libc::SIGTERM);
+    running.wait_until_idle();
+    drop(release);
+    running.expect("last");
+    assert_eq!(running.finish().status.code(), Some(3));
+}
+
+#[test]
+fn what_becomes_sigterm_is_an_order_to_end() {
+    if left_out("what_becomes_sigterm_is_an_order_to_end") {
+        return;
+    }
+    // systemd's order to a container to end.
+    let (rewrite, order) = ("--rewrite=RTMIN+3:TERM", 37);
+    let script = "(trap '' TERM; exec sleep 1000) & trap '' TERM; echo ready; read go; exit 3";
+    let options = ["--wait-all", "-t0.1", rewrite];
+    let container = Container::init(&with(&options, script)).stdin(Stdio::piped());
+    let mut running = container.start();
+    running.expect("ready");
+    drop(running.stdin.take());
+    running.wait_until_idle();
+    running.signal(order);
+    assert_eq!(running.finish().status.code(), Some(3));
+
+    let options = ["--kill-after=0.1", "-t0.1", rewrite];
+    let mut running = Container::init(&with(&options, DEAF)).start();
+    running.expect("ready");
+    running.signal(order);
+    assert_eq!(running.finish().status.code(), Some(137));
 }
 
 /// Takes no notice of SIGTERM and SIGINT.

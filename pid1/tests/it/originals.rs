@@ -30,6 +30,8 @@ const OURS_IS_BETTER: &[(&str, &[&str], &str)] = &[
     (DUMB_INIT, &["-r", "TERM:INT", "true"], SIGNALS),
     (DUMB_INIT, &["-r", "15:34", "true"], SIGNALS),
     (DUMB_INIT, &["-r", "64:15", "true"], SIGNALS),
+    (DUMB_INIT, &["-r", "9:15", "true"], "nobody can catch SIGKILL, so a rule for it is an error"),
+    (DUMB_INIT, &["-r", "19:0", "true"], "nobody can catch SIGSTOP, so a rule for it is an error"),
     (DUMB_INIT, &["-r", "15:3:4", "true"], "a typing error is told, not passed over"),
     (DUMB_INIT, &["-r", "15:3x", "true"], "a typing error is told, not passed over"),
     (DUMB_INIT, &["--single", "true"], WRITTEN_OUT),
@@ -358,6 +360,30 @@ fn not_first_we_end_as_the_originals() {
             };
             let ours = ended(pid1_called(name, &folder));
             same((name, script), &ours, &ended(vec![path.clone().into()]));
+        }
+    }
+}
+
+#[test]
+fn not_first_dumb_init_stops_as_the_original() {
+    // Whatever becomes of the signal. The child's name shows that init is ready for it.
+    let outer = r#""$@" sleep 1000 & init=$!
+        until pgrep -xP $init sleep > /dev/null; do :; done
+        kill -TSTP $init; until grep -q "State:.T" /proc/$init/status; do :; done; echo stopped"#;
+    let cases: &[&[&str]] = &[&[], &["-c"], &["-r", "20:0"], &["-r", "20:10", "-c"]];
+    for path in installed("not_first_dumb_init_stops_as_the_original")
+        .into_iter()
+        .filter_map(|(name, path)| (name == DUMB_INIT).then_some(path))
+    {
+        let folder = tempfile::tempdir().unwrap();
+        for options in cases {
+            for init in [pid1_called(DUMB_INIT, &folder), vec![path.clone().into()]] {
+                let words = ["sh", "-c", outer, "sh"].map(OsString::from);
+                let options = options.iter().map(OsString::from);
+                let words: Vec<_> = words.into_iter().chain(init).chain(options).collect();
+                assert_eq!(Container::bare(&words).run_to(0).stdout, "stopped\n");
+            }
+            std::fs::remove_file(folder.path().join(DUMB_INIT)).unwrap();
         }
     }
 }

@@ -219,6 +219,18 @@ fn dumb_init_makes_terminal_stops_real() {
 }
 
 #[test]
+fn dumb_init_keeps_a_rule_that_comes_before_single_child() {
+    let script = "trap 'echo QUIT' QUIT; echo ready; while :; do sleep 1000 & wait; done";
+    for options in [["-r", "20:3", "-c"], ["-c", "-r", "20:3"]] {
+        let mut running = Container::called("dumb-init", &with(&options, script)).start();
+        running.expect("ready");
+        running.signal(libc::SIGTSTP);
+        running.expect("QUIT");
+        running.destroy();
+    }
+}
+
+#[test]
 fn dumb_init_not_first_supervises_and_ends_the_group() {
     let script = "[ $PPID = 1 ] || echo supervised; \
         (trap \"echo got TERM; exit\" TERM; touch $0; while :; do sleep 1000 & wait; done) & \

@@ -305,6 +305,7 @@ fn failing_to_start_a_process_is_125() {
         outcome.stderr,
         "pid1: cannot run `true`: cannot start a process: Resource temporarily unavailable\n"
     );
+    Container::init(&["--map-exit=125:9", "true"]).setup(forbid).run_to(9);
 }
 
 #[test]

@@ -159,3 +159,28 @@ fn dumb_init_gives_the_child_a_session_and_the_terminal() {
     keyboard.press("go\n");
     assert_eq!(running.finish().status.code(), Some(4));
 }
+
+#[test]
+fn dumb_init_forwards_the_first_sighup_that_somebody_sends() {
+    let script = "trap 'echo got-HUP' HUP; trap 'echo got-CONT' CONT; echo ready
+        while :; do sleep 1000 & wait; done";
+    let (mut keyboard, running) = on_terminal(Container::called("dumb-init", &sh(script)), 0..=2);
+    // The terminal's own have been let go of by then.
+    let before = keyboard.wait_for("ready");
+    assert!(!before.contains("got"), "{before}");
+    running.signal(libc::SIGHUP);
+    keyboard.wait_for("got-HUP");
+    running.signal(libc::SIGCONT);
+    keyboard.wait_for("got-CONT");
+    running.destroy();
+}
+
+#[test]
+fn not_first_the_terminal_is_given_back() {
+    // The shell does not take it itself: it has no jobs.
+    let script = "$PID1 -s true; read line; echo got-$line";
+    let (mut keyboard, running) = on_terminal(Container::bare(&sh(script)), 0..=2);
+    keyboard.press("it\n");
+    keyboard.wait_for("got-it");
+    running.finish();
+}

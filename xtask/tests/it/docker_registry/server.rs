@@ -3,8 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -14,6 +16,9 @@ use crate::push::fixture::{Project, comes_about, tool};
 
 /// How long the registry may take to answer.
 const START: Duration = Duration::from_secs(20);
+
+/// Below those that Linux hands out (`net.ipv4.ip_local_port_range`).
+const PORTS: Range<u32> = 20_000..32_000;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,9 +77,7 @@ impl Server {
     #[track_caller]
     fn run(program: &Path, set: impl FnOnce(&mut Command, &str, &Path)) -> Server {
         let folder = TempDir::new().expect("a folder can be made");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let address = listener.local_addr().expect("it is bound").to_string();
-        drop(listener);
+        let address = address();
         let mut command = Command::new(program);
         set(&mut command, &address, folder.path());
         let log = fs::File::create(folder.path().join("log")).expect("a file can be made");
@@ -154,6 +157,20 @@ impl Server {
         for tag in project.tags(image) {
             let found = self.get(repository, &format!("manifests/{tag}"));
             assert_eq!(found, (200, index.clone()), "{tag}");
+        }
+    }
+}
+
+/// An address for a server that cannot be told to take any. Not one of those that the kernel hands
+/// out: until the server is up, somebody else could be given it.
+fn address() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (std::process::id() * 64 + count) % (PORTS.end - PORTS.start);
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return address;
         }
     }
 }

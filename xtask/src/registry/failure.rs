@@ -10,6 +10,8 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 
+use super::{CONNECT_LIMIT, body};
+
 /// The most that is shown of a registry's own words.
 const DETAIL_LENGTH: usize = 200;
 
@@ -36,7 +38,8 @@ impl Failure {
     /// What became of a request that got no answer.
     pub fn of(err: &reqwest::Error, timeout: Duration) -> Failure {
         if err.is_timeout() {
-            return Failure::Silent(timeout);
+            let limit = if err.is_connect() { timeout.min(CONNECT_LIMIT) } else { timeout };
+            return Failure::Silent(limit);
         }
         if let Some(tls) = causes(err).find_map(tls_error) {
             return of_tls(tls);
@@ -67,11 +70,11 @@ impl Failure {
     }
 
     /// What an answer that is no success says.
-    pub async fn answer(response: Response) -> Failure {
+    pub async fn answer(response: Response, limit: Duration) -> Failure {
         let status = response.status();
         let after = retry_after(response.headers(), Timestamp::now());
         // Without its words the answer still has its number.
-        let detail = response.bytes().await.map(|body| detail(&body)).unwrap_or_default();
+        let detail = body::whole(response, limit).await.map(|it| detail(&it)).unwrap_or_default();
         Failure::Answer { status, detail, after }
     }
 
@@ -170,6 +173,11 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use reqwest::Client;
+    use tokio::runtime::Runtime;
+
     use super::*;
 
     #[track_caller]
@@ -186,6 +194,19 @@ mod tests {
         check("Sun, 06 Nov 1994 08:00:00 GMT", Some(0));
         check("soon", None);
         check("-1", None);
+    }
+
+    #[test]
+    fn a_connection_that_does_not_come_about_is_told_by_its_own_limit() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Whoever connects there gets no answer to the greeting.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::builder().no_proxy().tls_certs_only([]);
+        let client = client.connect_timeout(Duration::from_millis(50)).build().unwrap();
+        let url = format!("https://{}/", silent.local_addr().unwrap());
+        let answer = Runtime::new().unwrap().block_on(client.get(url).send());
+        let failure = Failure::of(&answer.unwrap_err(), Duration::from_mins(1));
+        assert_eq!(failure.to_string(), "no answer within 15 s");
     }
 
     #[test]

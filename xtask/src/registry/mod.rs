@@ -1,5 +1,6 @@
 //! One repository of one registry: how it is reached, and who we are there.
 
+mod body;
 mod challenge;
 mod credentials;
 mod failure;
@@ -16,7 +17,6 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use reqwest::header::HeaderMap;
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 
@@ -238,7 +238,7 @@ impl Registry {
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.accept(response).await.map(drop);
         }
-        self.authorise(response.headers()).await?;
+        self.authorise(&response).await?;
         let authorization = self.authorization.lock().expect("no holder panics").clone();
         if let Some(Authorization::Bearer(_)) = authorization {
             // The token is for our repository; what `/v2/` says of it differs from one to the next.
@@ -292,7 +292,7 @@ impl Registry {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        self.authorise(response.headers()).await?;
+        self.authorise(&response).await?;
         self.once(method, url, &dress).await
     }
 
@@ -324,15 +324,20 @@ impl Registry {
     async fn accept(&self, response: Response) -> Result<Response, Failure> {
         match response.status() {
             status if status.is_success() => Ok(response),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.denied()),
-            _ => Err(Failure::answer(response).await),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(self.elsewhere(response.url()).unwrap_or_else(|| self.denied()))
+            }
+            _ => Err(Failure::answer(response, self.timeout).await),
         }
     }
 
-    /// Answers a challenge.
-    async fn authorise(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    /// Answers a challenge, if it is the registry's own.
+    async fn authorise(&self, response: &Response) -> Result<(), Failure> {
+        if let Some(failure) = self.elsewhere(response.url()) {
+            return Err(failure);
+        }
         let credential = self.credential().await?;
-        let authorization = match challenge::best(headers) {
+        let authorization = match challenge::best(response.headers()) {
             Some(Challenge::Bearer { realm, service }) => Authorization::Bearer(
                 self.token(&realm, service.as_deref(), credential.as_ref()).await?,
             ),
@@ -396,7 +401,7 @@ impl Registry {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
             _ => self.accept(response).await?,
         };
-        let bytes = response.bytes().await.map_err(|err| Failure::of(&err, self.timeout))?;
+        let bytes = body::whole(response, self.timeout).await?;
         challenge::token(&bytes)
             .ok_or_else(|| Failure::Other("its token server sends no token".to_string()))
     }
@@ -421,6 +426,16 @@ impl Registry {
         Ok(self.credential.get_or_init(|| found).clone())
     }
 
+    /// That `url`, where the registry sent us to, wants to know who we are: whoever is there must
+    /// not learn that. Without its query, which may itself be a secret.
+    fn elsewhere(&self, url: &Url) -> Option<Failure> {
+        let is_its = url.origin() == self.base.origin();
+        let mut place = url.clone();
+        place.set_query(None);
+        (!is_its)
+            .then(|| Failure::Other(format!("it sends us to `{place}`, which does not let us")))
+    }
+
     /// Why it does not let us, and what to do.
     fn denied(&self) -> Failure {
         let Repository { registry, name } = &self.repository;
@@ -428,10 +443,17 @@ impl Registry {
         let known = self.credential.get().and_then(Option::as_ref);
         let authorization = self.authorization.lock().expect("no holder panics").clone();
         Failure::Other(match (known, authorization) {
-            (None, _) => format!(
-                "it wants a login, and no login for `{registry}` is known; run \
-                 `docker login {registry}`, or give `--username NAME --password-stdin`"
-            ),
+            (None, _) => {
+                // Only commands that push have these options.
+                let or = match self.access {
+                    Access::Push => ", or give `--username NAME --password-stdin`",
+                    Access::Pull => "",
+                };
+                format!(
+                    "it wants a login, and no login for `{registry}` is known; run `docker login \
+                     {registry}`{or}"
+                )
+            }
             (Some(credential), Some(Authorization::Bearer(_))) => {
                 format!("it does not let {credential} {verb} `{name}`")
             }

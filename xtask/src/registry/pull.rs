@@ -13,11 +13,8 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::push::MANIFESTS;
-use super::{Blob, Document, Registry};
+use super::{Blob, Document, Registry, body};
 use crate::oci::layout::sha256;
-
-/// More than any manifest has: registries take 4 MiB at most.
-const LARGEST_DOCUMENT: usize = 4 << 20;
 
 impl Registry {
     /// The manifest or index at `reference`, a tag or a digest.
@@ -29,15 +26,7 @@ impl Registry {
             let response = self.found(response, reference).await?;
             let media_type = response.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
             let media_type = media_type.unwrap_or_default().to_string();
-            let mut bytes = Vec::new();
-            self.each_chunk(response, |chunk| {
-                bytes.extend_from_slice(chunk);
-                if bytes.len() > LARGEST_DOCUMENT {
-                    return Err(Failure::Other("its answer does not end".to_string()));
-                }
-                Ok(())
-            })
-            .await?;
+            let bytes = body::whole(response, self.timeout).await?;
             let digest = sha256(&bytes);
             if reference.starts_with("sha256:") && digest != reference {
                 return Err(changed(&digest, reference));
@@ -63,7 +52,7 @@ impl Registry {
         let url = self.url(&format!("blobs/{}", blob.digest));
         let response = self.found(self.start(&url).await?, &blob.digest).await?;
         let (mut hash, mut size) = (Sha256::new(), 0);
-        let received = self.each_chunk(response, |chunk| {
+        let received = body::each_chunk(response, self.timeout, |chunk| {
             size += chunk.len() as u64;
             if size > blob.size {
                 return Err(Failure::Other(format!("it has more than its {} bytes", blob.size)));
@@ -94,7 +83,7 @@ impl Registry {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        self.authorise(response.headers()).await?;
+        self.authorise(&response).await?;
         once().await
     }
 
@@ -105,22 +94,6 @@ impl Registry {
             return Err(Failure::Other(format!("there is no `{reference}` in `{repository}`")));
         }
         self.accept(response).await
-    }
-
-    /// Reads the body. A big one may take long, but never long without progress.
-    async fn each_chunk(
-        &self,
-        mut response: Response,
-        mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        loop {
-            let chunk = timeout(self.timeout, response.chunk()).await;
-            let chunk = chunk.map_err(|_| Failure::Silent(self.timeout))?;
-            match chunk.map_err(|err| Failure::of(&err, self.timeout))? {
-                Some(chunk) => each(&chunk)?,
-                None => return Ok(()),
-            }
-        }
     }
 }
 

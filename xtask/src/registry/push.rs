@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::{Registry, Repository, is_loopback};
+use super::{Registry, Repository, body, is_loopback};
 use crate::oci::layout::sha256;
 
 /// How often a running upload is looked at.
@@ -99,7 +100,8 @@ impl Registry {
         let of_file = blob.clone();
         let file = tokio::task::spawn_blocking(move || open_checked(&of_file)).await;
         let file = file.context("cannot check a blob")??;
-        self.persist(&step, || self.try_upload(blob, &file, bar)).await
+        let renewed = AtomicBool::new(false);
+        self.persist(&step, || self.try_upload(blob, &file, bar, &renewed)).await
     }
 
     async fn try_upload(
@@ -107,6 +109,7 @@ impl Registry {
         blob: &Blob,
         file: &File,
         bar: &ProgressBar,
+        renewed: &AtomicBool,
     ) -> Result<Arrival, Failure> {
         let Some(mut place) = self.begin(blob).await? else {
             bar.inc(blob.size);
@@ -115,11 +118,12 @@ impl Registry {
         place.query_pairs_mut().append_pair("digest", &blob.digest);
         let response = self.put_file(place, file, blob.size, bar).await?;
         match response.status() {
-            // A token runs out; a registry that was started anew knows nothing of our upload.
-            StatusCode::UNAUTHORIZED => {
-                self.authorise(response.headers()).await?;
+            // A token runs out, but a new one does not at once.
+            StatusCode::UNAUTHORIZED if !renewed.swap(true, Ordering::Relaxed) => {
+                self.authorise(&response).await?;
                 Err(Failure::Lost)
             }
+            // A registry that was started anew knows nothing of our upload.
             StatusCode::NOT_FOUND => Err(Failure::Lost),
             _ => self.accept(response).await.map(|_| Arrival::Uploaded),
         }
@@ -216,8 +220,8 @@ impl Registry {
             return Ok(Some(digest));
         }
         let response = self.send(Method::GET, &url, |it| it.header(ACCEPT, MANIFESTS)).await?;
-        let bytes = self.accept(response).await?.bytes().await;
-        Ok(Some(sha256(&bytes.map_err(|err| Failure::of(&err, self.timeout))?)))
+        let bytes = body::whole(self.accept(response).await?, self.timeout).await?;
+        Ok(Some(sha256(&bytes)))
     }
 
     /// Puts `document` under `reference`, which is its digest or a tag.

@@ -360,15 +360,23 @@ fn a_registry_that_lost_a_layer_is_told_so() {
 }
 
 #[test]
-fn a_download_that_breaks_off_begins_again() {
-    let setting = Setting::locked(&Standin::debian());
-    let proxy = Proxy::start(Some(&setting.server.address));
-    proxy.set(Stage::BlobGet, Fault::CutAnswer, 2);
-    let arguments = ["image", "debian", "--platform", "linux/amd64"];
-    let output = setting.xtask_at(&proxy.address, &arguments).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("the connection was dropped"), "{}", stderr(&output));
-    assert_eq!(setting.unfinished(), 0);
+fn a_download_that_breaks_off_or_stalls_begins_again() {
+    for (fault, cause) in [
+        (Fault::CutAnswer, "the connection was dropped"),
+        (Fault::CutEnd, "the connection was dropped"),
+        (Fault::HangEnd, "no answer within 1 s"),
+        (Fault::HangBody, "it answers 500 Internal Server Error"),
+        (Fault::Endless, "it answers 500 Internal Server Error"),
+    ] {
+        let setting = Setting::locked(&Standin::debian());
+        let proxy = Proxy::start(Some(&setting.server.address));
+        proxy.set(Stage::BlobGet, fault, 2);
+        let arguments = ["image", "debian", "--platform", "linux/amd64", "--timeout=1"];
+        let output = setting.xtask_at(&proxy.address, &arguments).output().unwrap();
+        assert!(output.status.success(), "{fault:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(cause), "{fault:?}: {}", stderr(&output));
+        assert_eq!(setting.unfinished(), 0);
+    }
 }
 
 #[test]
@@ -433,11 +441,29 @@ fn a_password_is_sent_to_whom_it_is_for() {
     tool("skopeo", &copy, open.place.path());
     let arguments = ["image", "debian", "--platform", "linux/amd64"];
     let error = fails(&mut open.xtask_at(&server.address, &arguments));
-    assert!(error.contains("it wants a login, and no login for"), "{error}");
+    // Without the options that only commands have which push.
+    let remedy = format!(
+        "it wants a login, and no login for `{0}` is known; run `docker login {0}`",
+        server.address
+    );
+    assert!(error.ends_with(&remedy), "{error}");
     let login = json!({ "auths": { &server.address: { "auth": super::BOB } } });
     fs::create_dir(open.place.path().join(".docker")).unwrap();
     fs::write(open.place.path().join(".docker/config.json"), login.to_string()).unwrap();
     succeeds(&mut open.xtask_at(&server.address, &arguments));
+
+    // A store elsewhere, that the registry sends us to, learns nothing.
+    let [registry, store] = [&server, &open.server].map(|it| Proxy::start(Some(&it.address)));
+    registry.set(Stage::BlobGet, Fault::Redirect(format!("http://{}", store.address).leak()), 9);
+    let login = json!({ "auths": { &registry.address: { "auth": super::BOB } } });
+    fs::write(open.place.path().join(".docker/config.json"), login.to_string()).unwrap();
+    fs::remove_dir_all(open.place.path().join("bases")).unwrap();
+    succeeds(&mut open.xtask_at(&registry.address, &arguments));
+    let logins = |proxy: &Proxy| {
+        let seen = proxy.seen().into_iter().filter(|it| it.stage == Stage::BlobGet);
+        seen.map(|it| it.authorization.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!((logins(&registry), logins(&store)), (vec![true; 3], vec![false; 3]));
 }
 
 #[test]

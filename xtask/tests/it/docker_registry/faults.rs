@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::server::{Door, Server};
-use crate::push::fixture::{Project, Run, Running, comes_about, fails};
+use crate::push::fixture::{Project, Run, Running, comes_about, fails, run_with};
 use crate::push::proxy::{Fault, Proxy, Stage};
 
 /// How many pushes are under way at once: most of them wait for a retry.
@@ -58,6 +58,8 @@ pub const FAULTS: &[(&str, Fault, &str)] = &[
     ("408", Fault::Answer("408 Request Timeout", "", ""), "it answers 408 Request Timeout"),
     ("hang", Fault::Hang, "no answer within 1 s"),
     ("hang-answer", Fault::HangAnswer, "no answer within 1 s"),
+    ("hang-body", Fault::HangBody, "it answers 500 Internal Server Error; its log may say why"),
+    ("endless", Fault::Endless, "it answers 500 Internal Server Error; its log may say why"),
     ("cut-request", Fault::CutRequest, "the connection was dropped ("),
     ("cut-answer", Fault::CutAnswer, "the connection was dropped ("),
     ("lost-answer", Fault::LoseAnswer, "the connection was dropped ("),
@@ -263,6 +265,54 @@ fn who_may_not_push_is_told_so() {
          give `--username NAME --password-stdin`"
     );
     assert!(last.ends_with(&expected), "{last}");
+}
+
+#[test]
+fn who_may_begin_an_upload_and_not_end_it_is_told_so() {
+    let (_server, project, proxy, repository) = setting();
+    let refuse = Fault::Answer("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "");
+    proxy.set(Stage::UploadPut, refuse, usize::MAX);
+    let arguments = ["push", &repository, "scratch", "--username=bob", "--password-stdin"];
+    let run = run_with(&mut project.xtask(&arguments), b"hunter2");
+    let last = run.stderr.lines().last().unwrap_or_default();
+    let why = ": it refuses user `bob` (from --username): wrong password, or no right to push to \
+               `pid1`";
+    assert!(last.contains("cannot upload ") && last.ends_with(why), "{last}");
+}
+
+#[test]
+fn an_upload_that_goes_elsewhere_takes_no_login_along() {
+    let (server, project, _, _) = setting();
+    // The first asks for a login once, the second sends uploads to the third.
+    let asking = Proxy::start(Some(&server.address));
+    let challenge = Fault::Answer("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "");
+    asking.set(Stage::Ping, challenge, 1);
+    let sending = Proxy::start(Some(&asking.address));
+    let store = Proxy::start(Some(&server.address));
+    sending.set(Stage::UploadPost, Fault::Elsewhere(store.address.clone().leak()), usize::MAX);
+    let push = |image| {
+        let repository = format!("{}/pid1", sending.address);
+        let arguments = ["push", &repository, image, "--username=bob", "--password-stdin"];
+        run_with(&mut project.xtask(&arguments), b"hunter2")
+    };
+    let run = push("scratch");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    server.has_all("pid1", &project, "scratch");
+    let has_login = |proxy: &Proxy, stage| {
+        let seen = proxy.seen().into_iter().filter(|it| it.stage == stage);
+        seen.map(|it| it.authorization.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(has_login(&store, Stage::UploadPut), [false; 3]);
+    assert_eq!(has_login(&sending, Stage::UploadPost), [true; 3]);
+    assert_eq!(has_login(&sending, Stage::UploadPut), [false; 0]);
+    // Nor does it get one when it asks.
+    store.forget();
+    store.set(Stage::UploadPut, challenge, usize::MAX);
+    let run = push("static");
+    let last = run.stderr.lines().last().unwrap_or_default();
+    let place = format!("it sends us to `http://{}/v2/pid1/blobs/uploads/", store.address);
+    assert!(last.contains(&place) && last.ends_with("`, which does not let us"), "{last}");
+    assert!(store.seen().iter().all(|it| it.authorization.is_none()));
 }
 
 #[test]

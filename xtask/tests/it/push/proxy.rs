@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(125);
 /// How long a request waits for others.
 const MEETING: Duration = Duration::from_secs(20);
 
+const ERROR: &str = "HTTP/1.1 500 Internal Server Error\r\n";
+
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -51,8 +53,18 @@ pub enum Fault {
     CutEnd,
     /// The answer stops in the middle of its head, while the connection stays.
     HangAnswer,
+    /// The answer stops before its last byte, while the connection stays.
+    HangEnd,
+    /// It is an error, whose words stop in the middle, while the connection stays.
+    HangBody,
+    /// It is an error, whose words never end.
+    Endless,
     /// Rightly, when so many requests of this stage have come; not at all, if they do not.
     Meet(usize),
+    /// Rightly, but what is to come next is to go to this address.
+    Elsewhere(&'static str),
+    /// With a redirect to the same path at this address.
+    Redirect(&'static str),
     /// Rightly, but the body is first taken a little at a time.
     Slow,
     /// The registry does it, and the answer is lost.
@@ -173,6 +185,25 @@ impl Proxy {
                 client.write_all(&answer[..answer.len().min(20)])?;
                 io::copy(&mut client, &mut io::sink()).map(drop)
             }
+            Fault::HangEnd => {
+                let answer = self.forward(request, &mut client)?;
+                client.write_all(&answer[..answer.len().saturating_sub(1)])?;
+                io::copy(&mut client, &mut io::sink()).map(drop)
+            }
+            Fault::HangBody => {
+                swallow(&mut client, request.length())?;
+                client.write_all(format!("{ERROR}Content-Length: 100\r\n\r\n{{").as_bytes())?;
+                io::copy(&mut client, &mut io::sink()).map(drop)
+            }
+            Fault::Endless => {
+                swallow(&mut client, request.length())?;
+                client
+                    .write_all(format!("{ERROR}Transfer-Encoding: chunked\r\n\r\n").as_bytes())?;
+                // Until the client has had enough.
+                loop {
+                    client.write_all(format!("1000\r\n{}\r\n", " ".repeat(0x1000)).as_bytes())?;
+                }
+            }
             Fault::Meet(count) => {
                 let stage = request.stage();
                 let come = || self.seen().iter().filter(|it| it.stage == stage).count();
@@ -181,6 +212,18 @@ impl Proxy {
                 }
                 let answer = self.forward(request, &mut client)?;
                 client.write_all(&answer)
+            }
+            Fault::Elsewhere(address) => {
+                let answer = self.forward(request, &mut client)?;
+                let answer = String::from_utf8_lossy(&answer).replace(&self.address, address);
+                client.write_all(answer.as_bytes())
+            }
+            Fault::Redirect(address) => {
+                let path = request.line().split(' ').nth(1).unwrap_or_default();
+                let head =
+                    format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {address}{path}\r\n");
+                let end = "Content-Length: 0\r\nConnection: close\r\n\r\n";
+                client.write_all((head + end).as_bytes())
             }
             Fault::Slow => {
                 let answer = self

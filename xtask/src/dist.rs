@@ -10,7 +10,6 @@ use crate::flags::Images;
 use crate::image::Built;
 use crate::lock::Lock;
 use crate::plan::Plan;
-use crate::push::Tags;
 use crate::registry::Repository;
 use crate::release::Release;
 use crate::revision::Revision;
@@ -42,7 +41,7 @@ pub fn dist(context: &Context, flags: &flags::Dist) -> Result<()> {
     smoke::ensure_passed(&outcomes)?;
     match &flags.push {
         Some(repository) => {
-            push::print(&push::push(context, &plan, repository, &flags.options, Tags::Move)?);
+            push::print(&push::push_built(context, &plan, &images, repository, &flags.options)?);
         }
         None => image::print(&images),
     }

@@ -8,7 +8,9 @@ use indicatif::HumanBytes;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 use tokio::runtime;
 
+use crate::definition::Definition;
 use crate::flags::{self, PushOptions};
+use crate::image::Built;
 use crate::oci::layout::{Layout, platform};
 use crate::plan::{ImagePlan, Plan};
 use crate::registry::work::{each, unless};
@@ -53,16 +55,43 @@ pub fn push(
     tags: Tags,
 ) -> Result<Vec<String>> {
     let repository = Repository::parse(repository)?;
+    send(context, &Contents::read(plan)?, &repository, options, tags)
+}
+
+/// The same, tags moved, of the very images that were `built` and have been tested since.
+pub fn push_built(
+    context: &Context,
+    plan: &Plan,
+    built: &[Built],
+    repository: &str,
+    options: &PushOptions,
+) -> Result<Vec<String>> {
+    let repository = Repository::parse(repository)?;
     let contents = Contents::read(plan)?;
-    let registry = registry(context, &repository, options)?;
+    contents.ensure_are(built)?;
+    send(context, &contents, &repository, options, Tags::Move)
+}
+
+fn send(
+    context: &Context,
+    contents: &Contents,
+    repository: &Repository,
+    options: &PushOptions,
+    tags: Tags,
+) -> Result<Vec<String>> {
+    let registry = registry(context, repository, options)?;
     let ui = &context.ui;
     ui.say(format!("pushing {} to {repository}", contents.names()));
     for (image, lacks) in &contents.lacking {
-        ui.warn(format!("{image}: pushed without {lacks}, for which it was not built"));
+        let moves = match tags {
+            Tags::Move => "; its tags move in spite of that, `push --untagged` leaves them",
+            Tags::Keep => "",
+        };
+        ui.warn(format!("{image}: pushed without {lacks}, for which it was not built{moves}"));
     }
     let work = async {
         let registry = Arc::new(registry.connect(&options.registry.transport).await?);
-        upload(ui, &registry, &contents).await?;
+        upload(ui, &registry, contents).await?;
         Ok(registry)
     };
     let runtime = runtime::Runtime::new().context("cannot start the runtime")?;
@@ -142,7 +171,7 @@ struct Contents {
     blobs: Vec<Blob>,
     manifests: Vec<Document>,
     images: Vec<Image>,
-    /// Images whose layout has not all the platforms of the plan, and those it has not.
+    /// Images whose layout has not all the platforms of the definition, and those it has not.
     lacking: Vec<(String, String)>,
 }
 
@@ -157,7 +186,7 @@ impl Contents {
         let mut contents = Contents::default();
         for image in &plan.images {
             contents
-                .add(image)
+                .add(image, &plan.chain(&image.name))
                 .with_context(|| format!("cannot push the image `{}`", image.name))?;
         }
         let mut seen = BTreeSet::new();
@@ -168,9 +197,11 @@ impl Contents {
         Ok(contents)
     }
 
-    fn add(&mut self, image: &ImagePlan) -> Result<()> {
+    fn add(&mut self, image: &ImagePlan, chain: &[&Definition]) -> Result<()> {
         let layout = Layout::open(&paths::layout(&image.name))?;
-        let mut missing: Vec<_> = image.platforms.iter().map(ToString::to_string).collect();
+        // Not the plan's: whoever builds for a few platforms may forget the others.
+        let all = chain.last().map_or(&[][..], |it| &it.platforms);
+        let mut missing: Vec<_> = all.iter().map(ToString::to_string).collect();
         for descriptor in layout.index()?.manifests() {
             let platform = platform(descriptor);
             missing.retain(|it| *it != platform);
@@ -195,6 +226,20 @@ impl Contents {
         let what = format!("the image index of `{}`", image.name);
         let index = document(&layout, &layout.index_descriptor()?, what)?;
         self.images.push(Image { name: image.name.clone(), index, tags: image.tags.clone() });
+        Ok(())
+    }
+
+    /// Fails unless these are the images that were `built`: others may build here, too.
+    fn ensure_are(&self, built: &[Built]) -> Result<()> {
+        for Image { name, index, .. } in &self.images {
+            let same = built.iter().any(|it| it.name == *name && it.digest == index.digest);
+            ensure!(
+                same,
+                "cannot push the image `{name}`: it was built anew since it was tested, and is {} \
+                 now; run it again",
+                index.digest
+            );
+        }
         Ok(())
     }
 
@@ -316,4 +361,30 @@ async fn stale_tags(registry: &Arc<Registry>, image: &Image) -> Result<Vec<Strin
     });
     let right: Vec<_> = right.await?.into_iter().flatten().collect();
     Ok(image.tags.iter().filter(|tag| !right.contains(tag)).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_built_anew_since_it_was_tested_is_not_pushed() {
+        let index = Document {
+            digest: "sha256:b".to_string(),
+            media_type: MediaType::ImageIndex.to_string(),
+            bytes: Vec::new(),
+            what: String::new(),
+        };
+        let image = Image { name: "static".to_string(), index, tags: Vec::new() };
+        let contents = Contents { images: vec![image], ..Contents::default() };
+        let built = |digest: &str| {
+            [Built { name: "static".to_string(), digest: digest.to_string(), size: 0 }]
+        };
+        contents.ensure_are(&built("sha256:b")).unwrap();
+        assert_eq!(
+            contents.ensure_are(&built("sha256:a")).unwrap_err().to_string(),
+            "cannot push the image `static`: it was built anew since it was tested, and is \
+             sha256:b now; run it again"
+        );
+    }
 }

@@ -17,6 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::dist::{dist_in, place, succeeds};
 use crate::push::fixture::{Project, Run, fails, run, run_with, tool};
 use crate::push::proxy::{Proxy, Stage};
 use server::{Door, Server, certificates};
@@ -27,7 +28,8 @@ const PLATFORMS: &[&str] =
 
 /// What these images lack of what the plan has.
 const LACKING: &str = "pushed without linux/arm64, linux/386, linux/ppc64le, linux/loong64, for \
-                       which it was not built";
+                       which it was not built; its tags move in spite of that, `push --untagged` leaves \
+                       them";
 
 /// `bob:hunter2`, as logins are written down.
 const BOB: &str = "Ym9iOmh1bnRlcjI=";
@@ -150,6 +152,19 @@ fn a_dry_run_prints_what_a_push_would_send_and_sends_nothing() {
     project.push(&[&repository, "scratch"]);
     let run = dry();
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", "scratch already there\n"));
+}
+
+#[test]
+fn a_dist_for_one_platform_says_what_its_tags_lack() {
+    let (server, place) = (Server::start(&Door::Open), place());
+    let repository = format!("{}/pid1", server.address);
+    let one = ["--platform", "linux/amd64", "--no-smoke", "linux/amd64"];
+    let line = [&["scratch"], &one[..], &["--push", &repository, "--quiet"]].concat();
+    let said = succeeds(dist_in(place.path(), &line)).stderr;
+    let lacking = "scratch: pushed without linux/arm64, linux/arm/v7, linux/arm/v6, linux/386, \
+                   linux/ppc64le, linux/s390x, linux/riscv64, linux/loong64, for which it was not \
+                   built; its tags move in spite of that, `push --untagged` leaves them\n";
+    assert!(said.contains(lacking), "{said}");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::process::Interrupt;
 
@@ -94,7 +96,7 @@ fn write(interrupt: &Interrupt, place: &Path, files: &Files) -> Result<()> {
     fs::create_dir_all(parent)?;
     // Beside its place, to be on the same file system. It removes itself on every way out.
     let aside = tempfile::Builder::new().prefix(".unfinished-").tempdir_in(parent)?;
-    let (new, old) = (aside.path().join("new"), aside.path().join("old"));
+    let new = aside.path().join("new");
     for (path, source) in files {
         interrupt.check()?;
         let path = new.join(path);
@@ -102,12 +104,91 @@ fn write(interrupt: &Interrupt, place: &Path, files: &Files) -> Result<()> {
         source.put_at(&path)?;
     }
     interrupt.check()?;
+    Ok(swap(&new, place)?)
+}
+
+/// Puts the folder `new` at `place`. What was there is then at `new`: between two renames there
+/// would be nothing, and another run might look, or put something there.
+fn swap(new: &Path, place: &Path) -> io::Result<()> {
+    let rename = |flag| renameat2(AT_FDCWD, new, AT_FDCWD, place, flag);
+    loop {
+        match rename(RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EEXIST) => {}
+            // Some file systems, those over a network above all, have the plain rename only.
+            Err(Errno::EINVAL) => return swap_plainly(new, place),
+            done => return Ok(done?),
+        }
+        match rename(RenameFlags::RENAME_EXCHANGE) {
+            // It has gone since.
+            Err(Errno::ENOENT) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn swap_plainly(new: &Path, place: &Path) -> io::Result<()> {
+    let old = new.with_extension("old");
     if place.exists() {
         fs::rename(place, &old)?;
     }
-    fs::rename(&new, place).inspect_err(|_| {
+    fs::rename(new, place).inspect_err(|_| {
         // The first error is the one to tell; what was there is at least tried to be put back.
         let _ = fs::rename(&old, place);
-    })?;
-    Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::{self, ScopedJoinHandle};
+
+    use super::*;
+
+    #[track_caller]
+    fn write(place: &Path, text: &str) {
+        let files = vec![("a/b".to_string(), Source::Bytes(text.as_bytes()))];
+        assert_eq!(put(&Interrupt::default(), place, &files).unwrap(), Outcome::Written);
+    }
+
+    #[test]
+    fn who_looks_sees_the_old_folder_or_the_new_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let (place, over) = (parent.path().join("place"), AtomicBool::new(false));
+        write(&place, "first");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    fs::metadata(&place).expect("it is always there");
+                }
+            });
+            let place = &place;
+            // Two who write there at once, while somebody looks.
+            let writers = ["a", "b"].map(|who| {
+                scope.spawn(move || {
+                    (0..200).for_each(|count| write(place, &format!("{who} {count}")));
+                })
+            });
+            let written = writers.map(ScopedJoinHandle::join);
+            over.store(true, Ordering::Relaxed);
+            assert!(written.iter().all(Result::is_ok));
+        });
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+        assert_eq!(count(&place).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_by_any_way() {
+        let parent = tempfile::tempdir().unwrap();
+        let place = parent.path().join("place");
+        fs::write(&place, "no folder").unwrap();
+        write(&place, "first");
+        for swap in [swap, swap_plainly] {
+            let new = parent.path().join("new");
+            fs::create_dir_all(new.join("c")).unwrap();
+            swap(&new, &place).unwrap();
+            assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+            assert!(place.join("c").exists());
+            let _ = fs::remove_dir_all(&new);
+        }
+    }
 }

@@ -64,12 +64,11 @@ fn read_password(user: &str) -> Result<String> {
 
 /// What the first of podman's and docker's files says that knows the registry.
 pub fn find(repository: &Repository) -> Result<Option<Credential>> {
-    for path in files() {
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(err) => return Err(err).with_context(|| unreadable(&path)),
-        };
+    let variable = |name: &str| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let files = files(variable, nix::unistd::getuid().as_raw());
+    // Nor is one there that lies where we may not even look.
+    for path in files.into_iter().filter(|it| it.exists()) {
+        let text = fs::read_to_string(&path).with_context(|| unreadable(&path))?;
         if let Some(secret) = read(&text, repository).with_context(|| unreadable(&path))? {
             return Ok(Some(Credential { secret, source: format!("from {}", path.display()) }));
         }
@@ -81,15 +80,21 @@ fn unreadable(path: &Path) -> String {
     format!("cannot read the login in `{}`", path.display())
 }
 
-fn files() -> Vec<PathBuf> {
-    let variable = |name: &str| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-    // Whoever names a file of podman's means that one and not the other.
-    let podman = variable("REGISTRY_AUTH_FILE").or_else(|| {
-        variable("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json"))
-    });
-    let docker =
-        variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|it| it.join(".docker")));
-    podman.into_iter().chain(docker.map(|it| it.join("config.json"))).collect()
+/// Where logins are kept, podman's (containers-auth.json(5)) before docker's.
+fn files(variable: impl Fn(&str) -> Option<PathBuf>, user: u32) -> Vec<PathBuf> {
+    let in_home = |name: &str| variable("HOME").map(|it| it.join(name));
+    let podman = || {
+        let running = variable("XDG_RUNTIME_DIR").map(|it| it.join("containers"));
+        let running = running.unwrap_or_else(|| format!("/run/containers/{user}").into());
+        let lasting = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+        let folders = [Some(running), lasting.map(|it| it.join("containers"))];
+        folders.into_iter().flatten().map(|it| it.join("auth.json")).collect()
+    };
+    // Whoever names a file of podman's means that one and no other.
+    let mut files = variable("REGISTRY_AUTH_FILE").map_or_else(podman, |it| vec![it]);
+    let docker = variable("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+    files.extend(docker.map(|it| it.join("config.json")));
+    files
 }
 
 /// What the file `text` knows about `repository`.
@@ -156,6 +161,30 @@ mod tests {
             Secret::IdentityToken(token) => token,
         });
         assert_eq!(found.as_deref(), expected);
+    }
+
+    #[track_caller]
+    fn looks_at(variables: &[(&str, &str)], expected: &[&str]) {
+        let find = |name: &str| variables.iter().find(|it| it.0 == name).map(|it| it.1.into());
+        assert_eq!(files(find, 7), expected.iter().map(PathBuf::from).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn logins_are_looked_for_where_podman_and_docker_keep_them() {
+        looks_at(&[], &["/run/containers/7/auth.json"]);
+        looks_at(
+            &[("HOME", "/h")],
+            &[
+                "/run/containers/7/auth.json",
+                "/h/.config/containers/auth.json",
+                "/h/.docker/config.json",
+            ],
+        );
+        let moved = [("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r"), ("XDG_CONFIG_HOME", "/c")];
+        let [podman, lasting] = ["/r/containers/auth.json", "/c/containers/auth.json"];
+        looks_at(&moved, &[podman, lasting, "/h/.docker/config.json"]);
+        let named = [("HOME", "/h"), ("REGISTRY_AUTH_FILE", "/a"), ("DOCKER_CONFIG", "/d")];
+        looks_at(&named, &["/a", "/d/config.json"]);
     }
 
     #[test]

@@ -217,6 +217,8 @@ const LOGINS: &[(&str, Option<&str>)] = &[
     ("home/.docker/config.json", None),
     ("d/config.json", Some("DOCKER_CONFIG=d")),
     ("x/containers/auth.json", Some("XDG_RUNTIME_DIR=x")),
+    ("home/.config/containers/auth.json", None),
+    ("c/containers/auth.json", Some("XDG_CONFIG_HOME=c")),
     ("auth.json", Some("REGISTRY_AUTH_FILE=auth.json")),
 ];
 

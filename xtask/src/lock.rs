@@ -50,13 +50,13 @@ pub fn command(context: &Context, flags: &flags::Lock) -> Result<()> {
     let plan = Plan::new(&images, &[])?;
     let path = path(&flags.bases);
     let old = if path.exists() { Lock::read(&flags.bases)? } else { Lock::default() };
-    let wanted = wanted(&plan);
+    let whole = Plan::new(&Images::all(), &[])?;
+    let wanted = of_the_same_bases(&plan, &whole);
     let found = base::resolve(context, &wanted, &flags.bases.mirrors.list, &flags.transport)?;
     if flags.check {
         return check(context, &old, &found);
     }
     // Bases of images that were not named stay; those of images that are no more go.
-    let whole = Plan::new(&Images::all(), &[])?;
     let known: Vec<_> = self::wanted(&whole).iter().map(|it| it.reference.to_string()).collect();
     let mut new = old.clone();
     new.0.extend(found.0);
@@ -84,6 +84,14 @@ fn check(context: &Context, old: &Lock, found: &Lock) -> Result<()> {
     };
     let lines: Vec<_> = moved.iter().map(line).collect();
     bail!("bases have moved, run `cargo xtask lock`:\n{}", lines.join("\n"))
+}
+
+/// The bases of the plan's images, with all that stands on them in the `whole`: an entry is for all.
+fn of_the_same_bases<'a>(plan: &Plan, whole: &'a Plan) -> Vec<Wanted<'a>> {
+    let named = wanted(plan);
+    let mut all = wanted(whole);
+    all.retain(|base| named.iter().any(|it| it.reference == base.reference));
+    all
 }
 
 /// The bases of the plan's images, each once.
@@ -178,6 +186,7 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::Base;
 
     fn lock() -> Lock {
         let platforms = [("linux/amd64", "sha256:b"), ("linux/arm/v7", "sha256:c")];
@@ -202,6 +211,24 @@ index = "sha256:a"
         assert_eq!(text, format!("{HEAD}{expected}"));
         assert_eq!(toml::from_str::<Lock>(&text).unwrap(), lock());
         assert_eq!(Lock::default().render().unwrap(), HEAD);
+    }
+
+    #[test]
+    fn a_base_is_locked_for_all_that_stand_on_it() {
+        // As if all stood on the same; `debian` has linux/386, `ubuntu` does not.
+        let plan = |names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            let mut plan = Plan::new(&Images { names, all: false }, &[]).unwrap();
+            for definition in &mut plan.definitions {
+                definition.base = Base::Registry("r.io/base:1".parse().unwrap());
+            }
+            plan
+        };
+        let (plan, whole) = (plan(&["ubuntu"]), plan(&["debian", "ubuntu"]));
+        let wanted = of_the_same_bases(&plan, &whole);
+        let [base] = wanted.as_slice() else { panic!("{} bases", wanted.len()) };
+        assert_eq!(base.images, ["debian", "ubuntu"]);
+        assert!(base.platforms.contains(&"linux/386".parse().unwrap()));
     }
 
     #[test]

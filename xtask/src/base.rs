@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use indicatif::HumanBytes;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::runtime;
 
 use crate::flags::Transport;
@@ -312,10 +314,46 @@ fn read_one(entry: &Entry, platform: &Platform) -> Result<Pulled> {
     let triggers = config.pointer("/config/OnBuild").and_then(Value::as_array);
     ensure!(triggers.is_none_or(Vec::is_empty), "it has ONBUILD instructions; choose one without");
     let layers = layers(&manifest)?;
+    let told = config.pointer("/rootfs/diff_ids").and_then(Value::as_array);
+    let told = told.map_or(&[][..], Vec::as_slice);
+    let (count, expected) = (layers.len(), told.len());
+    ensure!(
+        count == expected,
+        "its manifest has {count} layers and its configuration {expected}; engines would refuse it"
+    );
     let mut lower = Lower::default();
-    for PulledLayer { descriptor, path } in &layers {
+    for (PulledLayer { descriptor, path }, told) in layers.iter().zip(told) {
         let bytes = fs::read(path).context("a layer is gone")?;
-        lower.add(layer::unpacked(descriptor.media_type(), &bytes)?)?;
+        let found = add(&mut lower, layer::unpacked(descriptor.media_type(), &bytes)?)?;
+        ensure!(
+            told.as_str() == Some(&found),
+            "its layer `{}` unpacks to {found}, and not to what its configuration says; engines \
+             would refuse it",
+            descriptor.digest()
+        );
     }
     Ok(Pulled { config, layers, lower })
+}
+
+/// Puts the layer on top of `lower`; gives the digest of its bytes.
+fn add(lower: &mut Lower, layer: impl Read) -> Result<String> {
+    let mut layer = Hashed { inner: layer, hash: Sha256::new() };
+    lower.add(&mut layer)?;
+    // What comes after the last file is a part of it, too.
+    io::copy(&mut layer, &mut io::sink()).context("cannot read a layer")?;
+    Ok(format!("sha256:{}", hex::encode(layer.hash.finalize())))
+}
+
+/// What is read through it, it remembers.
+struct Hashed<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..read]);
+        Ok(read)
+    }
 }

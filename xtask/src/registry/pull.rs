@@ -1,7 +1,8 @@
 //! Downloads: what is known by its digest is checked against it before anybody sees it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use super::failure::Failure;
 use super::push::MANIFESTS;
 use super::{Blob, Document, Registry, body};
+use crate::files::PLAIN;
 use crate::oci::layout::sha256;
 
 impl Registry {
@@ -69,6 +71,8 @@ impl Registry {
         if digest != blob.digest || size != blob.size {
             return Err(changed(&format!("{digest} of {size} bytes"), &blob.digest));
         }
+        // Temporary files are their owner's alone; what lies in a layout is everybody's to read.
+        half.as_file().set_permissions(Permissions::from_mode(PLAIN)).map_err(local)?;
         half.persist(&blob.path).map_err(|err| local(err.error)).map(drop)
     }
 

@@ -4,6 +4,7 @@ mod docker;
 mod podman;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -255,13 +256,14 @@ fn a_layer_of_zstd_is_kept_and_looked_into() {
 }
 
 #[test]
-fn what_docker_calls_its_layers_is_said_in_oci_s_words() {
+fn what_docker_calls_its_lists_and_layers_is_said_in_oci_s_words() {
     let kind = "application/vnd.docker.image.rootfs.diff.tar.gzip".to_string();
     let layer = Layer { kind, ..gzip(&["docker=docker"]) };
     let kind = "application/vnd.docker.distribution.manifest.v2+json";
     let mut standin = Standin::debian();
     standin.layers = vec![layer.clone()];
     standin.manifest_kind = kind;
+    standin.index_kind = "application/vnd.docker.distribution.manifest.list.v2+json";
     let setting = Setting::locked(&standin);
     succeeds(&mut setting.image());
     let manifest = &setting.place.manifests("debian")[0];
@@ -280,6 +282,45 @@ fn a_layer_that_is_kept_elsewhere_is_refused() {
     );
     assert_eq!(fails(&mut setting.image()), expected);
     setting.has_nothing();
+}
+
+#[test]
+fn a_layer_that_is_not_what_the_configuration_says_is_refused() {
+    let layer = Layer { diff_id: sha256(b"other"), ..gzip(&["a=a"]) };
+    let (digest, found) = (layer.digest(), gzip(&["a=a"]).diff_id);
+    let setting = with_layer(layer);
+    let expected = format!(
+        "cannot pull the base `{DEBIAN}` of `debian`: cannot use it for linux/amd64: its layer \
+         `{digest}` unpacks to {found}, and not to what its configuration says; engines would \
+         refuse it"
+    );
+    assert_eq!(fails(&mut setting.image()), expected);
+    setting.has_nothing();
+}
+
+#[test]
+fn a_layer_that_the_configuration_does_not_know_is_refused() {
+    let mut standin = Standin::debian();
+    standin.unknown = 1;
+    let setting = Setting::locked(&standin);
+    let expected = format!(
+        "cannot pull the base `{DEBIAN}` of `debian`: cannot use it for linux/amd64: its manifest \
+         has 2 layers and its configuration 1; engines would refuse it"
+    );
+    assert_eq!(fails(&mut setting.image()), expected);
+}
+
+#[test]
+fn what_was_pulled_everybody_may_read() {
+    let setting = Setting::locked(&Standin::debian());
+    succeeds(&mut setting.image());
+    let found = listing(&setting.place.path().join("bases"));
+    let files: Vec<_> = found.into_keys().filter(|it| it.is_file()).collect();
+    assert_eq!(files.len(), 4);
+    for file in files {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "{}", file.display());
+    }
 }
 
 #[test]

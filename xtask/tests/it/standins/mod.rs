@@ -52,7 +52,10 @@ pub struct Standin {
     pub own: BTreeMap<&'static str, Layer>,
     /// What its configuration says under `config`.
     pub config: Value,
+    /// How many of the layers it does not know.
+    pub unknown: usize,
     pub manifest_kind: &'static str,
+    pub index_kind: &'static str,
 }
 
 impl Standin {
@@ -65,7 +68,9 @@ impl Standin {
             layers: vec![gzip(&files)],
             own: BTreeMap::new(),
             config,
+            unknown: 0,
             manifest_kind: MANIFEST,
+            index_kind: INDEX,
         }
     }
 
@@ -78,9 +83,10 @@ impl Standin {
         let mut attestation = manifests[0].clone();
         attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
         manifests.push(attestation);
-        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        let kind = self.index_kind;
+        let index = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": manifests });
         let index = serde_json::to_vec_pretty(&index).unwrap();
-        server.put_manifest(repository, tag, INDEX, &index);
+        server.put_manifest(repository, tag, kind, &index);
         sha256(&index)
     }
 
@@ -93,7 +99,7 @@ impl Standin {
         let marker = gzip(&["etc/", &format!("etc/platform={platform}")]);
         let own = self.own.get(platform).unwrap_or(&marker);
         let layers: Vec<_> = self.layers.iter().chain([own]).collect();
-        let diff_ids: Vec<_> = layers.iter().map(|it| &it.diff_id).collect();
+        let diff_ids: Vec<_> = layers.iter().skip(self.unknown).map(|it| &it.diff_id).collect();
         let mut config = of.clone();
         config["config"] = self.config.clone();
         config["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Layer, MANIFEST, PLATFORMS, Standin, gzip, packed};
+use super::{Layer, Standin, gzip, packed};
 use crate::built::target;
 
 /// A platform, and what Debian calls it.
@@ -58,8 +58,7 @@ pub fn distroless() -> Standin {
 fn standin(runs_on: &[Architecture], packages: &[&str], files: &[&str], user: &str) -> Standin {
     let own = runs_on.iter().map(|(platform, name)| (*platform, layer(packages, name)));
     let config = json!({ "Env": [PATH], "User": user });
-    let (platforms, manifest_kind, own) = (PLATFORMS.to_vec(), MANIFEST, own.collect());
-    Standin { platforms, layers: vec![gzip(files)], own, config, manifest_kind }
+    Standin { layers: vec![gzip(files)], own: own.collect(), config, ..Standin::debian() }
 }
 
 /// What runs of the packages, in a layer.

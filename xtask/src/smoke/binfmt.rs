@@ -31,9 +31,19 @@ pub fn interpreter(platform: &Platform) -> String {
 
 /// Whether the machine itself has an entry that works in a root of its own.
 pub fn is_registered(platform: &Platform) -> bool {
+    registered(platform).is_some()
+}
+
+/// That entry, as the kernel shows it.
+pub fn registered(platform: &Platform) -> Option<String> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let mut texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    texts.any(|text| is_for(&text, platform))
+    texts.find(|text| is_for(text, platform))
+}
+
+/// The emulator that an entry names.
+pub fn interpreter_of(entry: &str) -> Option<&str> {
+    entry.lines().find_map(|line| line.strip_prefix("interpreter "))
 }
 
 fn is_for(entry: &str, platform: &Platform) -> bool {
@@ -105,6 +115,7 @@ mod tests {
         let found = PLATFORMS.iter().filter(|platform| is_for(entry, platform));
         let names: Vec<_> = found.map(ToString::to_string).collect();
         assert_eq!(names, ["linux/arm/v7", "linux/arm/v6"]);
+        assert_eq!(interpreter_of(entry), Some("/usr/bin/qemu-arm"));
         let platform: &Platform = "linux/arm/v7".parse().unwrap();
         assert!(!is_for(&entry.replace("OCF", "OC"), platform), "it cannot be found in the image");
         assert!(!is_for(&entry.replace("enabled", "disabled"), platform));

@@ -31,7 +31,8 @@ const NOT_FORWARDED: [i32; 3] = [SIGKILL, libc::SIGSTOP, libc::SIGCHLD];
 const LOST_IN_EMULATORS: [i32; 5] =
     [libc::SIGABRT, libc::SIGILL, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV];
 
-/// An engine's patience is 10 s; what it needs itself, on a busy machine, is within this.
+/// `docker stop` of these ends within a second, most of which is docker's own; on a busy machine it
+/// takes longer, and that says nothing of pid1. Where nobody hears the SIGTERM it is 10 s.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// Where people expect programs, if an image has any.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -91,10 +91,24 @@ impl Engine {
         command
     }
 
+    /// All that it says of its version and those of its parts.
+    pub fn version(&self, context: &Context) -> Result<String> {
+        ask(context, self, &["version"])
+    }
+
     /// For what must be tidied away even if we were interrupted; what cannot be is left to its
     /// owner.
     fn quietly(&self, words: &[&str]) {
-        let _ = self.command(words).stdin(Stdio::null()).output();
+        let _ = self.say(words, PATIENCE);
+    }
+
+    /// Says something to it that is not echoed, and gives what it prints.
+    fn say(&self, words: &[&str], limit: Duration) -> Result<String> {
+        let mut client = Client::start(&mut self.command(words))?;
+        let status = client.wait(limit).with_context(|| format!("`{self}` was ended"))?;
+        let (stdout, stderr) = client.printed();
+        ensure!(status.success(), "cannot {}: {}", words.join(" "), stderr.trim());
+        Ok(stdout)
     }
 }
 
@@ -125,11 +139,15 @@ impl<'a> Loaded<'a> {
         let name = unique(&format!("{}-{}", rootfs.name, rootfs.platform.slug()));
         let archive = archive(layout, &descriptor, &manifest, &name)
             .context("cannot pack the layout for the engine")?;
-        let said = ask(context, engine, &["load", "--input", text(archive.path())?])?;
+        // From here on it is removed, however far the engine gets.
+        let mut loaded = Loaded { engine, name, id: String::new(), rootfs };
+        let load = engine.command(&["load", "--input", text(archive.path())?]);
+        // Not interrupted: the engine could go on after its client has gone.
+        let said = process::output(&context.ui, &Interrupt::default(), load, PATIENCE)?;
+        context.interrupt.check()?;
         let name = said.lines().find_map(|line| line.strip_prefix(LOADED));
         let name = name.with_context(|| format!("cannot load: {engine} says `{}`", said.trim()))?;
-        let mut loaded =
-            Loaded { engine, name: name.trim().to_string(), id: String::new(), rootfs };
+        loaded.name = name.trim().to_string();
         let id = ask(context, engine, &["image", "inspect", "--format={{.Id}}", &loaded.name])?;
         loaded.id = id.trim().to_string();
         // Engines with a store of blobs say the manifest's, the others the configuration's.
@@ -305,21 +323,16 @@ impl Container {
 
     /// How many processes there are in it; none before it runs, which the engine calls an error.
     fn processes(&self) -> usize {
-        let listed = self.engine.command(&["top", &self.name]).stdin(Stdio::null()).output();
-        let listed = listed.ok().filter(|it| it.status.success());
+        let listed = self.engine.say(&["top", &self.name], PATIENCE);
         // The first line is the table's head.
-        listed.map_or(0, |it| String::from_utf8_lossy(&it.stdout).lines().skip(1).count())
+        listed.map_or(0, |it| it.lines().skip(1).count())
     }
 
     /// Does it; gives what somebody else printed meanwhile.
     fn perform(&self, deed: &Deed, done: &mut Option<Instant>) -> Result<String> {
         let mut tell = |words: &[&str]| {
             *done = Some(Instant::now());
-            let output = self.engine.command(words).arg(&self.name).stdin(Stdio::null()).output();
-            let output = output.with_context(|| format!("cannot run `{}`", self.engine))?;
-            let complaint = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            ensure!(output.status.success(), "cannot {}: {complaint}", words.join(" "));
-            Ok(())
+            self.engine.say(&[words, &[self.name.as_str()]].concat(), PATIENCE).map(drop)
         };
         match deed {
             Deed::Signal(signal) => tell(&["kill", "--signal", &signal.to_string()])?,
@@ -336,7 +349,7 @@ impl Container {
                     thread::sleep(POLL);
                 }
                 tell(&["stop"])?;
-                beside.child.wait().context("cannot wait")?;
+                beside.wait(Run::DEADLINE).context("what came in by `exec` does not end")?;
                 return Ok(beside.printed().0);
             }
         }
@@ -373,6 +386,11 @@ impl Client {
         self.stdout.text().contains(text)
     }
 
+    /// Waits for its end, and ends it when `limit` is over.
+    fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        process::wait(&Interrupt::default(), &mut self.child, Some(limit))
+    }
+
     fn kill(&mut self) {
         // It may have ended meanwhile.
         let _ = self.child.kill();
@@ -406,5 +424,17 @@ impl Stream {
     fn finish(self) -> String {
         self.reader.join().expect("no reader panics");
         String::from_utf8_lossy(&self.bytes.lock().expect("no reader panics")).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_does_not_answer_is_given_up() {
+        let silent = Engine { program: "sleep", remedy: "" };
+        let error = silent.say(&["1000"], Duration::from_millis(1)).unwrap_err();
+        assert_eq!(format!("{error:#}"), "`sleep` was ended: it took longer than 0 s");
     }
 }

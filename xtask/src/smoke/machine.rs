@@ -1,8 +1,10 @@
 //! Whether and how this machine can run a platform's programs.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::binfmt;
 use crate::Context;
@@ -20,6 +22,19 @@ pub enum Machine {
 }
 
 impl Machine {
+    /// What changes when what runs them does.
+    pub fn stamp(&self, platform: &Platform) -> Result<String> {
+        match self {
+            Machine::Native => Ok(String::new()),
+            Machine::Qemu(path) => stamp(path),
+            Machine::Registered => {
+                let entry = binfmt::registered(platform).unwrap_or_default();
+                let path = binfmt::interpreter_of(&entry);
+                path.map_or(Ok(String::new()), |it| stamp(it.as_ref()))
+            }
+        }
+    }
+
     /// Finds it; the error says what to do where there is none.
     pub fn find(context: &Context, platform: &Platform) -> Result<Machine> {
         if platform.is_native() {
@@ -30,5 +45,29 @@ impl Machine {
             Err(_) if binfmt::is_registered(platform) => Ok(Machine::Registered),
             Err(err) => Err(err),
         }
+    }
+}
+
+/// What changes when the file at `path` does.
+pub fn stamp(path: &Path) -> Result<String> {
+    let file = fs::metadata(path);
+    let file = file.with_context(|| format!("cannot look at `{}`", path.display()))?;
+    Ok(format!("{} {} {}", file.len(), file.mtime(), file.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_qemu_is_another_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let platform = "linux/s390x".parse().unwrap();
+        let stamp = |text: &str| {
+            let qemu = folder.path().join("qemu");
+            fs::write(&qemu, text).unwrap();
+            Machine::Qemu(qemu).stamp(platform).unwrap()
+        };
+        assert_ne!(stamp("7.2"), stamp("10.0.2"));
     }
 }

@@ -1,12 +1,12 @@
 //! What passed before: an image that was run with these very bytes and checks is not run again.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use super::engine::Engine;
+use super::machine::{Machine, stamp};
 use crate::definition::Definition;
 use crate::oci::layout::{Layout, sha256};
 use crate::platform::Platform;
@@ -20,11 +20,12 @@ pub struct Occasion {
 
 impl Occasion {
     /// The image's bytes, the probe's, the definition's own checks, this program with all others,
-    /// the kernel, who runs it, and with which engine.
+    /// the kernel, who runs it, and with which versions of what: `machine` and `engine`.
     pub fn new(
         definition: &Definition,
         platform: &'static Platform,
-        engine: Option<&Engine>,
+        machine: &Machine,
+        engine: Option<&(&Engine, String)>,
     ) -> Result<Occasion> {
         let layout = Layout::open(&paths::layout(&definition.name))?;
         let (manifest, _) = layout.manifest(platform)?;
@@ -32,19 +33,20 @@ impl Occasion {
         let probe =
             fs::read(&probe).with_context(|| format!("cannot read `{}`", probe.display()))?;
         // Not by its path: it may have been built anew since we were started.
-        let program = fs::metadata("/proc/self/exe");
-        let program = program.context("cannot look at the program that runs")?;
+        let program = stamp("/proc/self/exe".as_ref())?;
         let kernel = nix::sys::utsname::uname().context("cannot ask for the kernel's release")?;
         let parts = [
             manifest.digest().to_string(),
             sha256(&probe),
             format!("{:?}", definition.smoke),
-            format!("{} {} {}", program.len(), program.mtime(), program.mtime_nsec()),
+            program,
             kernel.release().display().to_string(),
             nix::unistd::geteuid().to_string(),
+            machine.stamp(platform)?,
+            engine.map(|(_, version)| version.clone()).unwrap_or_default(),
         ];
         let key = sha256(parts.join("\n").as_bytes());
-        let by = engine.map(|engine| format!("-{engine}")).unwrap_or_default();
+        let by = engine.map(|(engine, _)| format!("-{engine}")).unwrap_or_default();
         let file = format!("{}-{}{by}", definition.name, platform.slug());
         Ok(Occasion { file: paths::smoke().join(file), key })
     }

@@ -98,6 +98,10 @@ pub fn smoke(
     memory: Memory,
 ) -> Result<Vec<Outcome>> {
     let machines = machines(context, plan, options)?;
+    let engine = match options.engine() {
+        Some(engine) => Some((engine, engine.version(context)?)),
+        None => None,
+    };
     let jobs: Vec<_> = plan
         .images
         .iter()
@@ -108,7 +112,7 @@ pub fn smoke(
         let machine = machines.get(&platform.to_string());
         let definition = plan.definitions.iter().find(|it| it.name == *name);
         let definition = definition.expect("every planned image has its definition");
-        let outcome = one(context, definition, platform, machine, options.engine(), memory);
+        let outcome = one(context, definition, platform, machine, engine.as_ref(), memory);
         bar.inc(1);
         tell(context, &outcome, options.engine());
         outcome
@@ -156,18 +160,18 @@ fn one(
     definition: &Definition,
     platform: &'static Platform,
     machine: Option<&Machine>,
-    engine: Option<&'static Engine>,
+    engine: Option<&(&'static Engine, String)>,
     memory: Memory,
 ) -> Outcome {
     let run = |machine| -> Result<Verdict> {
-        let occasion = Occasion::new(definition, platform, engine)?;
+        let occasion = Occasion::new(definition, platform, machine, engine)?;
         if let Some(passed) = occasion.passed().filter(|_| memory == Memory::Trust) {
             return Ok(Verdict::Before { passed });
         }
         let layout = Layout::open(&paths::layout(&definition.name))?;
         let rootfs = Rootfs::unpack(&definition.name, &layout, platform, machine)?;
         let place = match engine {
-            Some(engine) => Place::Engine(Loaded::new(context, engine, &layout, &rootfs)?),
+            Some((engine, _)) => Place::Engine(Loaded::new(context, engine, &layout, &rootfs)?),
             None => Place::Sandbox(&rootfs),
         };
         let (passed, failures) = checks::run(&place, &definition.smoke, &context.interrupt)?;

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::{GONE_WITHIN, fails, foreign, passes};
 use crate::built::{self, done, host, xtask};
+use crate::image::place::script;
 use crate::push::fixture::comes_about;
 
 /// How long docker waits before it kills what was stopped.
@@ -57,6 +58,20 @@ fn an_interrupted_xtask_leaves_nothing_in_docker() {
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     assert!(comes_about(GONE_WITHIN, || left(child.id()).contains("-scratch\n")));
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(left(child.id()), "");
+}
+
+#[test]
+fn a_ctrl_c_in_the_middle_of_a_load_leaves_nothing_in_docker() {
+    // A docker that presses it when it is to load.
+    let folder = tempfile::tempdir().unwrap();
+    let presses = "[ \"$1\" = load ] && kill -INT $PPID\nPATH=${PATH#*:} exec docker \"$@\"";
+    script(&folder.path().join("docker"), presses);
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut command = xtask();
+    command.args(["smoke", "docker-testing", "--engine=docker", "--platform", &host()]);
+    let mut child = command.env("PATH", path).stderr(Stdio::null()).spawn().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(left(child.id()), "");
 }

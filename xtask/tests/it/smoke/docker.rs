@@ -64,9 +64,11 @@ fn an_interrupted_xtask_leaves_nothing_in_docker() {
 
 #[test]
 fn a_ctrl_c_in_the_middle_of_a_load_leaves_nothing_in_docker() {
-    // A docker that presses it when it is to load.
+    // A docker that presses it when it has loaded, and takes its time to say so: who does not wait
+    // for that does not know what was loaded.
     let folder = tempfile::tempdir().unwrap();
-    let presses = "[ \"$1\" = load ] && kill -INT $PPID\nPATH=${PATH#*:} exec docker \"$@\"";
+    let presses = "PATH=${PATH#*:}\n[ \"$1\" = load ] || exec docker \"$@\"\n\
+                   docker \"$@\" && kill -INT $PPID && sleep 0.5";
     script(&folder.path().join("docker"), presses);
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let mut command = xtask();

@@ -44,6 +44,24 @@ fn a_fault_that_stays_moves_no_tag_and_the_next_push_completes() {
     each_row("staying-ferro", Server::ferro, STAGES, stays);
 }
 
+mod skopeo {
+    use super::*;
+    use crate::push::fixture::tool;
+
+    #[test]
+    fn skopeo_reads_and_pulls_what_was_pushed() {
+        let (_server, project, repository) = setting();
+        let reference = format!("docker://{repository}:static");
+        let folder = project.folder.path();
+        let raw = tool("skopeo", &["inspect", "--tls-verify=false", "--raw", &reference], folder);
+        assert_eq!(raw.as_bytes(), project.index("static").1);
+        let copy = ["copy", "--quiet", "--all", "--src-tls-verify=false", &reference];
+        tool("skopeo", &[&copy[..], &["oci:pulled:static"]].concat(), folder);
+        let pulled = std::fs::read_to_string(folder.join("pulled/index.json")).unwrap();
+        assert!(pulled.contains(&project.index("static").0), "{pulled}");
+    }
+}
+
 mod oras {
     use super::*;
     use crate::docker_registry::attach::oras::discovers;

@@ -341,6 +341,23 @@ fn a_second_build_needs_no_registry() {
 }
 
 #[test]
+fn what_platforms_share_is_pulled_once() {
+    let setting = Setting::locked(&Standin::debian());
+    let proxy = Proxy::start(Some(&setting.server.address));
+    let pulled = |platform: &str| {
+        proxy.forget();
+        succeeds(
+            &mut setting.xtask_at(&proxy.address, &["image", "debian", "--platform", platform]),
+        );
+        proxy.seen().iter().filter(|it| it.stage == Stage::BlobGet).count()
+    };
+    // The layer that all share, and the platform's own with its configuration.
+    assert_eq!(pulled("linux/amd64"), 3);
+    assert_eq!(pulled("linux/arm64"), 2);
+    assert_eq!(pulled("linux/amd64"), 0);
+}
+
+#[test]
 fn what_was_spoiled_here_is_pulled_again() {
     let standin = Standin::debian();
     let setting = Setting::locked(&standin);

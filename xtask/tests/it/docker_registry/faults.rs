@@ -192,6 +192,44 @@ pub fn stays(row: &Row) -> &'static str {
     }
 }
 
+#[test]
+fn a_fault_among_the_tags_leaves_each_right_old_or_new_and_the_next_push_completes() {
+    thread::scope(|scope| {
+        for (name, fault, cause) in FAULTS {
+            scope.spawn(move || a_fault_among_the_tags(name, *fault, cause));
+        }
+    });
+}
+
+/// The first tag is moved, and the second cannot be.
+#[track_caller]
+fn a_fault_among_the_tags(name: &str, fault: Fault, cause: &str) {
+    let (server, new, proxy, repository) = setting();
+    let old = Project::new(&["scratch"], &["linux/386"], 500);
+    old.push(&[&repository, "scratch"]);
+    proxy.set_after(1, Stage::TagPut, fault);
+    let run = new.run(&["push", &repository, "scratch", TIMEOUT]);
+    let last = run.stderr.lines().last().unwrap_or_default();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{name}: {last}");
+    let start = format!("error: cannot move all tags of `{repository}`: cannot move the tag `");
+    assert!(last.starts_with(&start) && last.contains(cause), "{name}: {last}");
+    let [old_index, new_index] = [&old, &new].map(|it| it.index("scratch").1);
+    let tags = new.tags("scratch");
+    let found: Vec<_> =
+        tags.iter().map(|it| server.get("pid1", &format!("manifests/{it}")).1).collect();
+    assert_eq!(found[0], new_index, "{name}");
+    assert!(found.iter().all(|it| *it == old_index || *it == new_index), "{name}");
+    assert_eq!(found.last(), Some(&old_index), "{name}");
+    server.has_contents("pid1", &old, "scratch");
+    server.has_contents("pid1", &new, "scratch");
+    proxy.heal();
+    new.push(&[&repository, "scratch"]);
+    server.has_all("pid1", &new, "scratch");
+    println!(
+        "| after the first tag | TagPut | {name} | each tag is old or new; the next push completes |"
+    );
+}
+
 /// A project with two images, a registry, and a proxy in front of it.
 fn setting() -> (Server, Project, Proxy, String) {
     let server = Server::start(&Door::Open);
@@ -353,12 +391,14 @@ fn eight_blobs_go_up_side_by_side() {
 #[test]
 fn retry_after_is_obeyed() {
     let (_server, project, proxy, repository) = setting();
-    let busy = Fault::Answer("429 Too Many Requests", "Retry-After: 2\r\n", "");
-    proxy.set(Stage::Ping, busy, 1);
-    project.push(&[&repository, "scratch"]);
-    let pings: Vec<_> = proxy.seen().into_iter().filter(|it| it.stage == Stage::Ping).collect();
-    let [first, second] = pings.as_slice() else { panic!("{pings:?}") };
-    assert!(second.at - first.at >= Duration::from_secs(2), "{pings:?}");
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        proxy.forget();
+        proxy.set(Stage::Ping, Fault::Answer(status, "Retry-After: 2\r\n", ""), 1);
+        project.push(&[&repository, "scratch"]);
+        let pings: Vec<_> = proxy.seen().into_iter().filter(|it| it.stage == Stage::Ping).collect();
+        let [first, second] = pings.as_slice() else { panic!("{status}: {pings:?}") };
+        assert!(second.at - first.at >= Duration::from_secs(2), "{status}: {pings:?}");
+    }
 }
 
 const INTERRUPTED: &str = "error: cannot push to `REPOSITORY`, no tag was moved: interrupted";

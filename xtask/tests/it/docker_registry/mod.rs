@@ -18,6 +18,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::dist::{dist_in, place, succeeds};
+use crate::image::place::script;
 use crate::push::fixture::{Project, Run, fails, run, run_with, tool};
 use crate::push::proxy::{Proxy, Stage};
 use server::{Door, Server, certificates};
@@ -71,16 +72,18 @@ fn progress_is_told_in_lines_where_there_is_no_terminal() {
     assert_eq!((run.stderr, run.stdout), expected);
 }
 
+/// How many requests have come by that change something.
+fn sent(proxy: &Proxy) -> usize {
+    let seen = proxy.seen().into_iter().map(|it| it.line);
+    seen.filter(|it| !it.starts_with("HEAD ") && !it.starts_with("GET ")).count()
+}
+
 #[test]
 fn a_second_push_sends_nothing() {
     let (server, project) = (Server::start(&Door::Open), project());
     let proxy = Proxy::start(Some(&server.address));
     let repository = format!("{}/pid1", proxy.address);
     let first = project.push(&[&repository, "scratch", "static"]);
-    let sent = |proxy: &Proxy| {
-        let seen = proxy.seen().into_iter().map(|it| it.line);
-        seen.filter(|it| !it.starts_with("HEAD ") && !it.starts_with("GET ")).count()
-    };
     // Two requests a blob (the configs are the same in both), one a manifest, an index, a tag:
     // the control of the zero below.
     assert_eq!(sent(&proxy), 2 * 17 + 10 + 2 + 12);
@@ -139,7 +142,8 @@ fn what_is_named_comes_after_what_it_names() {
 #[test]
 fn a_dry_run_prints_what_a_push_would_send_and_sends_nothing() {
     let (server, project) = (Server::start(&Door::Open), project());
-    let repository = format!("{}/pid1", server.address);
+    let proxy = Proxy::start(Some(&server.address));
+    let repository = format!("{}/pid1", proxy.address);
     let dry = || project.push(&[&repository, "scratch", "--dry-run"]);
     let lines = dry().stdout;
     let count = |kind: &str| lines.lines().filter(|it| it.starts_with(kind)).count();
@@ -149,6 +153,7 @@ fn a_dry_run_prints_what_a_push_would_send_and_sends_nothing() {
     assert!(lines.contains(&format!("manifest {repository}@{digest}\n")), "{lines}");
     assert!(lines.ends_with(&format!("tag {repository}:scratch\n")), "{lines}");
     assert_eq!(server.get("pid1", "tags/list").0, 404);
+    assert_eq!(sent(&proxy), 0, "{:?}", proxy.seen());
     project.push(&[&repository, "scratch"]);
     let run = dry();
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", "scratch already there\n"));
@@ -239,23 +244,32 @@ fn a_login_is_found_wherever_docker_and_podman_keep_it() {
     }
 }
 
+/// Puts the helper `mine` into `folder`, which knows one login for $EXPECTED; gives the PATH.
+fn helper(folder: &Path, user: &str, secret: &str) -> String {
+    let answer = serde_json::json!({ "Username": user, "Secret": secret });
+    let text = "read -r host\ntest \"$1 $host\" = \"get $EXPECTED\" || exit 1\necho";
+    script(&folder.join("docker-credential-mine"), &format!("{text} '{answer}'"));
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
+}
+
 #[test]
 fn a_login_is_asked_of_a_credential_helper() {
-    let (server, project) = (Server::start(&Door::Password), project());
-    let folder = project.folder.path();
-    let helper = folder.join("docker-credential-mine");
-    write(
-        &helper,
-        "#!/bin/sh\nread -r host\ntest \"$1 $host\" = \"get $EXPECTED\" || exit 1\n\
-         echo '{\"Username\":\"bob\",\"Secret\":\"hunter2\"}'\n",
-    );
-    tool("chmod", &["+x", "docker-credential-mine"], folder);
-    write(&project.home().join(".docker/config.json"), r#"{"credsStore":"mine"}"#);
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-    let run = push_as(&server, &project, b"", |command| {
-        command.env("PATH", path).env("EXPECTED", &server.address);
-    });
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let server = Server::start(&Door::Password);
+    let one = format!(r#"{{"credHelpers":{{"{}":"mine","r.io":"no"}}}}"#, server.address);
+    // For everything, for this registry, and as podman has it.
+    for (file, text) in [
+        (".docker/config.json", r#"{"credsStore":"mine"}"#),
+        (".docker/config.json", &one),
+        (".config/containers/auth.json", &one),
+    ] {
+        let project = Project::new(&["scratch"], PLATFORMS, 500);
+        write(&project.home().join(file), text);
+        let path = helper(project.folder.path(), "bob", "hunter2");
+        let run = push_as(&server, &project, b"", |command| {
+            command.env("PATH", path).env("EXPECTED", &server.address);
+        });
+        assert_eq!(run.code, Some(0), "{file} {text}: {}", run.stderr);
+    }
 }
 
 #[test]
@@ -346,6 +360,23 @@ fn an_own_authority_is_trusted_by_option_or_variable() {
     let run = run(command.env("SSL_CERT_FILE", &ca));
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stderr.contains("blobs: 0 uploaded"), "{}", run.stderr);
+}
+
+#[test]
+fn a_login_goes_over_tls_with_an_own_authority() {
+    let (project, certificates) = (project(), certificates());
+    let server = Server::start(&Door::PasswordOverTls(certificates.path().to_path_buf()));
+    let push = |password: &[u8]| {
+        push_as(&server, &project, password, |command| {
+            command.args(["--username=bob", "--password-stdin", "--ca"]);
+            command.arg(certificates.path().join("ca.pem"));
+        })
+    };
+    let why = "it refuses user `bob` (from --username): wrong password, or no right to push to \
+               `pid1`";
+    is_not_let_in(&server, &push(b"wrong"), why);
+    let run = push(b"hunter2");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
 }
 
 #[test]

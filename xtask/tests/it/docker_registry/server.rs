@@ -34,6 +34,8 @@ pub enum Door {
     Password,
     /// Everybody, over TLS with the certificate in this folder, made by [`certificates`].
     Tls(PathBuf),
+    /// `bob`, over TLS.
+    PasswordOverTls(PathBuf),
     /// Who has a token from the server at this address, signed by the authority in this folder.
     Token(String, PathBuf),
 }
@@ -212,19 +214,19 @@ fn configuration(address: &str, door: &Door, folder: &Path) -> String {
         "storage": { "filesystem": { "rootdirectory": folder.join("store") } },
         "http": { "addr": address, "secret": "for this test only" },
     });
+    if let Door::Tls(certificates) | Door::PasswordOverTls(certificates) = door {
+        config["http"]["tls"] = serde_json::json!({
+            "certificate": certificates.join("server.pem"),
+            "key": certificates.join("server.key"),
+        });
+    }
     match door {
-        Door::Open => {}
-        Door::Password => {
+        Door::Open | Door::Tls(_) => {}
+        Door::Password | Door::PasswordOverTls(_) => {
             let users = tool("htpasswd", &["-Bbn", "bob", "hunter2"], folder);
             fs::write(folder.join("htpasswd"), users).expect("a file can be written");
             let path = folder.join("htpasswd");
             config["auth"] = serde_json::json!({ "htpasswd": { "realm": "test", "path": path } });
-        }
-        Door::Tls(certificates) => {
-            config["http"]["tls"] = serde_json::json!({
-                "certificate": certificates.join("server.pem"),
-                "key": certificates.join("server.key"),
-            });
         }
         Door::Token(server, certificates) => {
             config["auth"] = serde_json::json!({ "token": {

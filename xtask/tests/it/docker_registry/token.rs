@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::faults::FAULTS;
 use super::server::{Door, Server, certificates};
-use super::{BOB, project, push_as, write};
+use super::{BOB, helper, project, push_as, write};
 use crate::push::fixture::{Run, tool};
 use crate::push::proxy::{Fault, Proxy, Stage};
 
@@ -159,6 +159,22 @@ fn an_identity_token_is_exchanged_for_a_token() {
              refresh_token=s3cret&client_id=pid1-xtask"
         )
     );
+}
+
+#[test]
+fn an_identity_token_comes_from_a_helper_too() {
+    let (certificates, project) = (certificates(), project());
+    let actions = ["pull", "push"];
+    let tokens = TokenServer::start(certificates.path(), "refresh_token=s3cret", "token", &actions);
+    let door = Door::Token(tokens.address.clone(), certificates.path().to_path_buf());
+    let server = Server::start(&door);
+    write(&project.home().join(".docker/config.json"), r#"{"credsStore":"mine"}"#);
+    let path = helper(project.folder.path(), "<token>", "s3cret");
+    let run = push_as(&server, &project, b"", |command| {
+        command.env("PATH", path).env("EXPECTED", &server.address);
+    });
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(tokens.requests().len(), 1);
 }
 
 #[test]

@@ -80,14 +80,21 @@ pub struct Seen {
     pub authorization: Option<String>,
 }
 
+/// What to do at which stage, how often, and how often not before that.
+struct Plan {
+    stage: Stage,
+    fault: Fault,
+    times: usize,
+    before: usize,
+}
+
 /// The proxy, which lives as long as the test program.
 #[derive(Clone)]
 pub struct Proxy {
     pub address: String,
     upstream: Option<String>,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// What to do at which stage, and how often.
-    fault: Arc<Mutex<Option<(Stage, Fault, usize)>>>,
+    plan: Arc<Mutex<Option<Plan>>>,
 }
 
 impl Proxy {
@@ -98,7 +105,7 @@ impl Proxy {
             address: listener.local_addr().expect("it is bound").to_string(),
             upstream: upstream.map(ToString::to_string),
             seen: Arc::default(),
-            fault: Arc::default(),
+            plan: Arc::default(),
         };
         let serving = proxy.clone();
         thread::spawn(move || {
@@ -113,12 +120,21 @@ impl Proxy {
 
     /// Misbehaves from now on, `times` times.
     pub fn set(&self, stage: Stage, fault: Fault, times: usize) {
-        *self.fault.lock().expect("no holder panics") = Some((stage, fault, times));
+        self.follow(Some(Plan { stage, fault, times, before: 0 }));
+    }
+
+    /// Behaves `times` times more, and then no longer.
+    pub fn set_after(&self, times: usize, stage: Stage, fault: Fault) {
+        self.follow(Some(Plan { stage, fault, times: usize::MAX, before: times }));
     }
 
     /// Behaves from now on.
     pub fn heal(&self) {
-        *self.fault.lock().expect("no holder panics") = None;
+        self.follow(None);
+    }
+
+    fn follow(&self, plan: Option<Plan>) {
+        *self.plan.lock().expect("no holder panics") = plan;
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -149,13 +165,14 @@ impl Proxy {
     }
 
     fn next_fault(&self, stage: Stage) -> Option<Fault> {
-        match &mut *self.fault.lock().expect("no holder panics") {
-            Some((at, fault, times)) if *at == stage && *times > 0 => {
-                *times -= 1;
-                Some(*fault)
-            }
-            _ => None,
+        let mut plan = self.plan.lock().expect("no holder panics");
+        let plan = plan.as_mut().filter(|it| it.stage == stage)?;
+        if plan.before > 0 {
+            plan.before -= 1;
+            return None;
         }
+        plan.times = plan.times.checked_sub(1)?;
+        Some(plan.fault)
     }
 
     fn misbehave(&self, fault: Fault, request: &Head, mut client: TcpStream) -> io::Result<()> {

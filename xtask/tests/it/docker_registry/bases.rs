@@ -525,6 +525,21 @@ fn a_password_is_sent_to_whom_it_is_for() {
 }
 
 #[test]
+fn nobody_is_led_out_of_tls() {
+    let certificates = certificates();
+    let plain = Proxy::start(None);
+    let path = format!("v2/{REPOSITORY}/manifests/{TAG}");
+    let to = format!("http://{}/{path}", plain.address);
+    let head = format!("HTTP/1.0 307 Temporary Redirect\r\nLocation: {to}\r\n\r\n");
+    let server = Server::answering(certificates.path(), &path, &head);
+    let setting = Setting { server, place: Place::new(), index: String::new() };
+    let ca = format!("--ca={}", certificates.path().join("ca.pem").display());
+    let error = fails(&mut setting.xtask(&["lock", "debian", &ca]));
+    assert!(error.ends_with("it redirects from https to plain http"), "{error}");
+    assert_eq!(plain.seen().len(), 0);
+}
+
+#[test]
 fn every_base_is_locked_and_built_with_all() {
     let server = Server::start(&Door::Open);
     for (repository, tag) in [

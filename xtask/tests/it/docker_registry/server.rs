@@ -76,6 +76,20 @@ impl Server {
         })
     }
 
+    /// No registry: one file at `path`, over TLS, which is an answer with its head.
+    #[track_caller]
+    pub fn answering(certificates: &Path, path: &str, answer: &str) -> Server {
+        Server::run("openssl".as_ref(), |command, address, folder| {
+            let file = folder.join(path);
+            fs::create_dir_all(file.parent().expect("it lies in a folder"))
+                .expect("it can be made");
+            fs::write(file, answer).expect("a file can be written");
+            command.current_dir(folder).args(["s_server", "-quiet", "-HTTP", "-accept", address]);
+            command.arg("-cert").arg(certificates.join("server.pem"));
+            command.arg("-key").arg(certificates.join("server.key"));
+        })
+    }
+
     #[track_caller]
     fn run(program: &Path, set: impl FnOnce(&mut Command, &str, &Path)) -> Server {
         let folder = TempDir::new().expect("a folder can be made");

@@ -44,6 +44,24 @@ pub fn lacks(test: &str, program: &str) {
     let _ = writeln!(stderr(), "NOT RUN: {test} beside {program}: it is not installed");
 }
 
+/// Those of `signals` that arrive; says of the others that `test` leaves them out.
+pub fn arriving(test: &str, signals: impl Iterator<Item = i32>) -> Vec<i32> {
+    let (lost, arriving): (Vec<_>, Vec<_>) = signals.partition(|it| emulator_loses(*it));
+    if !lost.is_empty() {
+        let _ = writeln!(stderr(), "NOT RUN: {test} for the signals {lost:?}: {KEEPS_SIGNALS}");
+    }
+    arriving
+}
+
+/// Says that `test` needs an x86-64 processor, where there is none.
+pub fn is_x86_64(test: &str) -> bool {
+    let is = cfg!(target_arch = "x86_64");
+    if !is {
+        let _ = writeln!(stderr(), "NOT RUN: {test}: it knows only x86-64's instructions");
+    }
+    is
+}
+
 /// Whether the binary runs in an emulator.
 pub fn is_emulated() -> bool {
     env::var_os("PID1_RUNNER").is_some()
@@ -82,6 +100,7 @@ const EMULATOR_CANNOT: &[(&str, &str)] = &[
     ("death_by_a_real_time_signal_is_128_and_its_number", KEEPS_SIGNALS),
     ("rewrite_takes_real_time_signals", KEEPS_SIGNALS),
     ("what_becomes_sigterm_is_an_order_to_end", KEEPS_SIGNALS),
+    ("what_the_originals_forward_we_forward", KEEPS_SIGNALS),
     ("no_wake_ups_while_idle", HAS_THREADS),
     ("failing_to_start_a_process_is_125", HAS_THREADS),
     ("a_fault_of_inits_own_ends_it", "the program's memory is the emulator's"),
@@ -105,7 +124,7 @@ const SANITIZER_CANNOT: &[(&str, &str)] = &[
 /// its thread beside the program's (`SigBlk` in `/proc` shows it): one that goes there meets a
 /// handler that looks for a program and dies of SIGSEGV. SIGBUS it never blocks in the program's
 /// (<https://gitlab.com/qemu-project/qemu/-/blob/v10.0.2/util/qemu-thread-posix.c>).
-pub fn emulator_loses(signal: i32) -> bool {
+fn emulator_loses(signal: i32) -> bool {
     let fault = [libc::SIGILL, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV].contains(&signal);
     is_emulated() && (signal == libc::SIGABRT || signal >= 34 || fault)
 }

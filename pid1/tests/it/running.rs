@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use crate::container::{Container, DEADLINE, Running, sh, with};
-use crate::limits::{emulator_loses, left_out};
+use crate::limits::{arriving, is_x86_64, left_out};
 
 /// A shell that prints the number of each signal that it gets, once it has said `ready`.
 const ECHO_SIGNALS: &str = "
@@ -31,8 +31,7 @@ pub fn trappable() -> impl Iterator<Item = i32> {
 fn every_signal_is_forwarded() {
     let mut running = Container::init(&sh(ECHO_SIGNALS)).start();
     running.expect("ready");
-    let lost = |signal: &i32| !emulator_loses(*signal);
-    for signal in trappable().filter(lost) {
+    for signal in arriving("every_signal_is_forwarded", trappable()) {
         running.signal(signal);
         running.expect(&signal.to_string());
     }
@@ -177,7 +176,8 @@ fn no_wake_ups_while_idle() {
 
 #[test]
 fn a_fault_of_inits_own_ends_it() {
-    if left_out("a_fault_of_inits_own_ends_it") || !cfg!(target_arch = "x86_64") {
+    let test = "a_fault_of_inits_own_ends_it";
+    if left_out(test) || !is_x86_64(test) {
         return;
     }
     let mut running = Container::init(&sh("echo ready; exec sleep 1000")).start();

@@ -149,12 +149,15 @@ fn command(
         command.env("ZIG_GLOBAL_CACHE_DIR", zig.cache.join("zig"));
         command.env("ZIG_LOCAL_CACHE_DIR", zig.cache.join("zig"));
     } else {
-        for platform in platforms {
-            let target = platform.target.to_uppercase().replace('-', "_");
-            command.env(format!("CARGO_TARGET_{target}_LINKER"), "rust-lld");
-        }
+        command.envs(platforms.iter().map(|platform| linker(platform)));
     }
     command
+}
+
+/// The variable that has cargo link for `platform` without a compiler of C.
+pub fn linker(platform: &Platform) -> (String, &'static str) {
+    let target = platform.target.to_uppercase().replace('-', "_");
+    (format!("CARGO_TARGET_{target}_LINKER"), "rust-lld")
 }
 
 /// What cargo would compile. Nothing is linked, so that no linker matters.

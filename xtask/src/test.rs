@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::platform::Platform;
-use crate::{Context, flags, paths, platform, process, tools};
+use crate::{Context, build, flags, paths, platform, process, tools};
 
 /// Something outside this repository that some tests talk to. Those tests are in the modules
 /// named here, so that they can be left out as a whole, out loud.
@@ -35,15 +35,20 @@ enum Init {
     For(&'static Platform),
     /// One built for this, with `AddressSanitizer` in it.
     Sanitized,
+    /// None: the tests inside of it, compiled for a platform whose programs run here.
+    Inside(&'static Platform),
 }
 
 /// Package by package: together, cargo would build the xtask anew, with what the others ask of
 /// nix. The contract of the init is tested for a 32-bit and a big-endian platform, too, and once
-/// more with every access to memory checked.
+/// more with every access to memory checked. What is inside of it is tested with 32 bits, too, where
+/// that takes no emulator: one would need minutes for what chance makes up.
 fn suites() -> Vec<Suite> {
-    let foreign = ["linux/386", "linux/arm/v7", "linux/s390x"]
-        .map(|name| Init::For(name.parse().expect("it is in the table")));
-    let inits = [Init::Own].into_iter().chain(foreign).chain([Init::Sanitized]);
+    let foreign: [&Platform; 3] = ["linux/386", "linux/arm/v7", "linux/s390x"]
+        .map(|name| name.parse().expect("it is in the table"));
+    let inside = foreign.into_iter().filter(|it| it.is_native()).map(Init::Inside);
+    let inits = [Init::Own].into_iter().chain(foreign.map(Init::For)).chain([Init::Sanitized]);
+    let inits = inits.chain(inside);
     let contract = inits.map(|init| Suite { package: "pid1", init });
     let others = ["docker-testing", "xtask"].map(|package| Suite { package, init: Init::Own });
     contract.chain(others).collect()
@@ -189,7 +194,7 @@ impl Suite {
         match self.init {
             Init::Own => self.package == "pid1",
             Init::For(platform) => !platform.is_native(),
-            Init::Sanitized => false,
+            Init::Sanitized | Init::Inside(_) => false,
         }
     }
 
@@ -198,6 +203,7 @@ impl Suite {
             Init::Own => self.package.to_string(),
             Init::For(platform) => format!("{} for {platform}", self.package),
             Init::Sanitized => format!("{} with AddressSanitizer", self.package),
+            Init::Inside(platform) => format!("the inside of {} for {platform}", self.package),
         }
     }
 }
@@ -210,8 +216,10 @@ fn cargo_test(
 ) -> Result<Command> {
     let mut command = Command::new("cargo");
     command.args(["test", "--package", suite.package, "--locked", "--no-fail-fast"]);
-    if !matches!(suite.init, Init::Own) {
-        command.args(["--test", "it"]);
+    match suite.init {
+        Init::Own => {}
+        Init::For(_) | Init::Sanitized => drop(command.args(["--test", "it"])),
+        Init::Inside(platform) => drop(command.args(["--bins", "--target", platform.target])),
     }
     let binary = match suite.init {
         Init::Own => paths::binary(platform::host(), "pid1"),
@@ -224,6 +232,10 @@ fn cargo_test(
         Init::Sanitized => {
             command.env("PID1_SANITIZED", "1");
             sanitized(context)?
+        }
+        Init::Inside(platform) => {
+            command.envs([build::linker(platform)]);
+            paths::binary(platform, "pid1")
         }
     };
     command.arg("--").args(&flags.filter);

@@ -1,7 +1,13 @@
 //! Section 1: the command line and its variables.
 
-use crate::container::{Container, sh, with};
-use crate::limits::left_out;
+use std::ffi::OsString;
+use std::io::Write;
+
+use tempfile::NamedTempFile;
+
+use crate::chance::Chance;
+use crate::container::{Container, pid1, sh, with};
+use crate::limits::{left_out, without_remarks};
 
 #[track_caller]
 fn check_refused(arguments: &[&str], line: &str) {
@@ -282,4 +288,77 @@ fn variables_do_what_options_do() {
 fn options_beat_variables() {
     let outcome = Container::init(&["-w", "/usr", "pwd"]).env("PID1_WORKDIR", "/").run_to(0);
     assert_eq!(outcome.stdout, "/usr\n");
+}
+
+/// How many command lines chance makes up; an emulator takes its time over each.
+const LINES: usize = 2_000;
+
+/// A word for the shell, with whatever in it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// A command line of options with values, most of them right, and a command that tells what it got.
+fn chance_line(chance: &mut Chance) -> Vec<String> {
+    const SIDES: [&str; 14] = [
+        "TERM", "sigquit", "RTMIN+3", "RTMAX-30", "15", "0", "3", "143", "255", "256", "KILL",
+        "-1", "é", "",
+    ];
+    const PIECES: [&str; 12] =
+        ["-", "--", "=", "e", "s", "t", "x", "5", "é", "A=1", "rewrite", "timeout"];
+    const NAMES: [&str; 10] =
+        ["app", "root", "1000", "4000", "4294967295", "staff", "50", "none", "", "0"];
+    let mut words = Vec::new();
+    for _ in 0..chance.below(4) {
+        let sides = [chance.pick(&SIDES), chance.pick(&SIDES)].join(":");
+        let names = [chance.pick(&NAMES), chance.pick(&NAMES)].join(":");
+        words.push(match chance.below(10) {
+            0 => format!("--rewrite={sides}"),
+            1 | 2 => format!("--map-exit={sides}"),
+            3 => format!("--user={names}"),
+            4 => format!("-u{}", chance.pick(&NAMES)),
+            5 => format!("-g{}", chance.pick(&NAMES)),
+            6 => format!("--parent-death-signal={}", chance.pick(&SIDES)),
+            7 => format!("-t{}", chance.text(&["0", "5", ".", "99999", "x"], 3)),
+            8 => format!("-eA={}", chance.text(&PIECES, 2)),
+            _ => chance.text(&PIECES, 3),
+        });
+    }
+    if chance.below(2) == 0 {
+        words.push("-s".to_owned());
+    }
+    words.extend(sh(&format!("echo [$A] $(id -u):$(id -G); exit {}", chance.pick(&[0, 3, 143]))));
+    words
+}
+
+/// What `container`, a shell, says of each of `lines` with the init called by `$init`.
+#[track_caller]
+fn said_of(init: &[OsString], lines: &[Vec<String>]) -> Vec<String> {
+    let mut script = NamedTempFile::new().unwrap();
+    let init: Vec<_> = init.iter().map(|it| quoted(it.to_str().unwrap())).collect();
+    writeln!(script, "exec 2>&1; unset PID1").unwrap();
+    for line in lines {
+        let words: Vec<_> = line.iter().map(|word| quoted(word)).collect();
+        writeln!(script, "{} {} </dev/null; echo code $?, end", init.join(" "), words.join(" "))
+            .unwrap();
+    }
+    let container = with_accounts(Container::bare(&["sh"])).stdin(script.reopen().unwrap());
+    let said = without_remarks(&container.run_to(0).stdout);
+    said.split_inclusive(", end\n").map(str::to_owned).collect()
+}
+
+/// The binary may be another platform's; the one beside it is this machine's, without any of what
+/// makes the former small.
+#[test]
+fn two_thousand_command_lines_are_read_as_by_this_machines_own() {
+    let mut chance = Chance::new();
+    let lines: Vec<_> = (0..LINES).map(|_| chance_line(&mut chance)).collect();
+    let ours = said_of(&pid1(), &lines);
+    let theirs = said_of(&[env!("CARGO_BIN_EXE_pid1").into()], &lines);
+    for (line, (ours, theirs)) in lines.iter().zip(ours.iter().zip(&theirs)) {
+        assert_eq!(ours, theirs, "{line:?}");
+    }
+    assert_eq!((ours.len(), theirs.len()), (LINES, LINES));
+    let ran = ours.iter().filter(|it| it.starts_with('[')).count();
+    assert!(ran > LINES / 5 && ran < LINES * 4 / 5, "{ran}");
 }

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod advice;
+#[path = "../../src/chance.rs"]
+mod chance;
 mod command_line;
 mod container;
 mod ending;

@@ -80,7 +80,7 @@ pub fn images(context: &Context, readme: bool) -> Result<()> {
     let report = Report {
         kernel: report::kernel()?,
         date: report::today(),
-        machine: machine(),
+        machine: report::machine(),
         images: plan.images.len(),
         platforms: plan.platforms().len(),
         build: Figures::of(&mut build),
@@ -188,11 +188,6 @@ impl Drop for Local {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn machine() -> String {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {cores} cores", std::env::consts::ARCH)
 }
 
 fn table(report: &Report) -> String {

@@ -45,7 +45,8 @@ pub fn run(context: &Context, flags: &flags::Bench) -> Result<()> {
 fn bench(context: &Context, flags: &flags::Bench) -> Result<()> {
     let peers = peers::all(context)?;
     let rows = measure_all(context, &peers)?;
-    let report = Report { kernel: report::kernel()?, date: report::today(), rows };
+    let (kernel, date, machine) = (report::kernel()?, report::today(), report::machine());
+    let report = Report { kernel, date, machine, rows };
     let json = paths::dist().join("bench.json");
     let text = serde_json::to_string_pretty(&report).context("cannot write the figures as JSON")?;
     files::write(&json, (text + "\n").as_bytes(), files::PLAIN)?;

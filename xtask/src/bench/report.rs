@@ -15,6 +15,8 @@ pub struct Report {
     pub kernel: String,
     /// The day, as `2026-01-31`.
     pub date: String,
+    /// What it ran on.
+    pub machine: String,
     /// One row an init; pid1 is the first, no init the last.
     pub rows: Vec<Row>,
 }
@@ -57,6 +59,12 @@ pub fn today() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
+/// Its architecture and its cores.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {cores} cores", std::env::consts::ARCH)
+}
+
 /// The table, with each figure's ratio to pid1's behind it.
 pub fn markdown(report: &Report) -> String {
     let Some(first) = report.rows.first() else { return String::new() };
@@ -87,8 +95,8 @@ pub fn markdown(report: &Report) -> String {
         text.extend(["| ", &cells.join(" | "), " |\n"]);
     }
     text + &format!(
-        "\nMeasured on {}, Linux {}, x86-64, 2 cores; behind each figure, how many times pid1's it is.\n",
-        report.date, report.kernel
+        "\nMeasured on {}, Linux {}, {}; behind each figure, how many times pid1's it is.\n",
+        report.date, report.kernel, report.machine
     )
 }
 
@@ -137,8 +145,15 @@ mod tests {
     fn figures_stand_beside_pid1_s() {
         let rows =
             vec![row("pid1", Some(1000), 1), row("other", Some(2500), 2), row("no init", None, 1)];
-        let report = Report { kernel: "6.1".to_string(), date: "2026-01-31".to_string(), rows };
+        let report = Report {
+            kernel: "6.1".to_string(),
+            date: "2026-01-31".to_string(),
+            machine: "riscv64, 8 cores".to_string(),
+            rows,
+        };
         let table = markdown(&report);
+        let last = "\nMeasured on 2026-01-31, Linux 6.1, riscv64, 8 cores; behind each figure, ";
+        assert!(table.contains(last), "{table}");
         let rows: Vec<_> = table.lines().skip(2).take(3).collect();
         assert_eq!(
             rows,

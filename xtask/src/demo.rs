@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use nix::libc::SIGTERM;
 use nix::sys::signal::Signal;
 
 use crate::oci::layout::Layout;
+use crate::platform::Platform;
 use crate::smoke::container::{Cue, Deed, Run};
 use crate::smoke::sandbox::{Ran, Status};
 use crate::smoke::{Engine, Loaded, Machine, Place, Rootfs};
@@ -45,7 +46,7 @@ type Transcript = Vec<String>;
 pub fn demo(context: &Context, flags: &flags::Demo) -> Result<()> {
     let platform = platform::host();
     let machine = Machine::find(context, platform)?;
-    let layout = Layout::open(&paths::layout(IMAGE))?;
+    let layout = Layout::open(&paths::layout(IMAGE)).map_err(|_| unbuilt(platform))?;
     let rootfs = Rootfs::unpack(IMAGE, &layout, platform, &machine)?;
     let engine = flags.engine.outside();
     let place = match engine {
@@ -69,6 +70,14 @@ pub fn demo(context: &Context, flags: &flags::Demo) -> Result<()> {
         show(&format!("{name}\n\n{}\n\n{}", demo.why, arranged(&transcripts, width())))?;
     }
     Ok(())
+}
+
+/// What the layout itself could say would lead to one command after the other.
+fn unbuilt(platform: &Platform) -> anyhow::Error {
+    anyhow!(
+        "cannot show anything without the image `{IMAGE}`, run `cargo xtask dist {IMAGE} \
+         --platform {platform}`"
+    )
 }
 
 fn show(text: &str) -> Result<()> {

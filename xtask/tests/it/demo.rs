@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::built::{Done, done, xtask};
+use crate::built::{Done, done, host, xtask};
 use crate::push::fixture::comes_about;
 
 /// How long a sandbox may take to be there, and to go.
@@ -220,8 +220,12 @@ fn a_wide_terminal_has_both_sides_in_columns_and_a_narrow_one_has_not() {
 fn an_image_that_was_not_built_is_named_with_the_remedy() {
     let empty = tempfile::tempdir().unwrap();
     let done = done(xtask().env("CARGO_TARGET_DIR", empty.path()).arg("demo"));
-    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
-    assert!(done.stderr.contains("run `cargo xtask image` first"), "{}", done.stderr);
+    let expected = format!(
+        "error: cannot show anything without the image `docker-testing`, run `cargo xtask dist \
+         docker-testing --platform {}`\n",
+        host()
+    );
+    assert_eq!((done.code, done.stdout, done.stderr), (Some(1), String::new(), expected));
 }
 
 /// The processes that `parent` has started, and theirs.

@@ -90,6 +90,8 @@ pub enum Command {
     Dist(Dist),
     /// Release this version, step by step (with cosign and gh); to be repeated after a failure
     Release(Release),
+    /// Sign the images that `refresh` pushed, as the workflow that does it (with cosign)
+    Sign(Sign),
     /// Run every test this machine can run
     Test(Test),
     /// Check format, scripts, workflows, dependencies and lints
@@ -409,7 +411,10 @@ pub struct Release {
     /// Rehearse: push to another repository, and only print what gh and cosign would be told
     #[arg(long, requires = "repository")]
     pub dry_run: bool,
-    /// Publish this file beside the others
+    /// Leave out the images on distributions
+    #[arg(long)]
+    pub without_distributions: bool,
+    /// Publish this file beside the others, as attestation.sigstore.json
     #[arg(long, value_name = "FILE")]
     pub attestation: Option<PathBuf>,
     #[command(flatten)]
@@ -420,6 +425,13 @@ pub struct Release {
     pub smoke: Smoke,
     #[command(flatten)]
     pub options: PushOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// Only print what cosign would be told
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

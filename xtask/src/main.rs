@@ -20,6 +20,7 @@ mod push;
 mod refresh;
 mod reproduce;
 mod run;
+mod sign;
 mod test;
 
 mod spec;
@@ -32,6 +33,7 @@ mod oci;
 mod registry;
 mod release;
 mod smoke;
+mod tags;
 mod tools;
 
 mod files;
@@ -104,6 +106,7 @@ fn run(flags: Flags) -> Result<ExitCode> {
         Command::Image(flags) => image::run(&context, &flags),
         Command::Dist(flags) => dist::dist(&context, &flags),
         Command::Release(flags) => publish::release(&context, &flags),
+        Command::Sign(flags) => sign::command(&context, &flags),
         Command::Test(flags) => test::test(&context, &flags),
     };
     done.map(|()| ExitCode::SUCCESS)

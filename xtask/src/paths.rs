@@ -95,7 +95,12 @@ pub fn subjects() -> PathBuf {
 
 /// The signature of a release's checksums.
 pub fn signature() -> PathBuf {
-    dist().join("signed/SHA256SUMS.sigstore.json")
+    dist().join("signed").join(crate::release::SIGNATURES[0])
+}
+
+/// The attestation of a release's files and images.
+pub fn attestation() -> PathBuf {
+    dist().join("signed").join(crate::release::SIGNATURES[1])
 }
 
 /// What passed its smoke tests before.

@@ -7,30 +7,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use xshell::{Cmd, Shell, cmd};
+use xshell::{Shell, cmd};
 
 use crate::builder::Builder;
 use crate::flags::{self, Choice, Images, Platforms};
 use crate::lock::Lock;
-use crate::oci::layout::Layout;
 use crate::plan::Plan;
 use crate::push::{Tags, push};
 use crate::registry::Repository;
 use crate::revision::Revision;
+use crate::sign::Outside;
 use crate::smoke::{Memory, ensure_passed, smoke};
-use crate::ui::pasteable;
-use crate::{Context, dist, files, paths, process, pull, release};
-
-/// How long a question to git, GitHub or a registry may take.
-const ANSWER_LIMIT: Duration = Duration::from_mins(1);
-
-/// Who vouches for whom a signature is by.
-const ISSUER: &str = "https://token.actions.githubusercontent.com";
+use crate::tags::{Judged, Same, judge};
+use crate::version::LATEST;
+use crate::{Context, dist, files, paths, pull, release, sign, tags};
 
 /// In the order in which they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,6 +49,7 @@ pub enum Step {
 /// What all steps have to know.
 struct Release<'a> {
     context: &'a Context,
+    outside: Outside<'a>,
     flags: &'a flags::Release,
     images: Images,
     plan: Plan,
@@ -105,12 +99,13 @@ impl Release<'_> {
         if !flags.dry_run && !flags.platforms.platforms.is_empty() {
             bail!("cannot release for some platforms only; `--platform` is for rehearsals");
         }
-        let images = images(context, &Lock::read(&flags.bases)?)?;
+        let images = images(context, flags)?;
         let plan = Plan::new(&images, &flags.platforms.platforms)?;
         let tag = format!("v{}", plan.version);
         let project = env!("CARGO_PKG_REPOSITORY").trim_start_matches("https://github.com/");
         let project = project.to_string();
-        Ok(Release { context, flags, images, plan, repository, tag, project })
+        let outside = Outside { context, is_rehearsal: flags.dry_run };
+        Ok(Release { context, outside, flags, images, plan, repository, tag, project })
     }
 
     fn take(&self, step: Step) -> Result<()> {
@@ -118,12 +113,14 @@ impl Release<'_> {
             Step::Check => self.check(),
             Step::Dist => self.dist(),
             Step::Push => {
-                self.push(Tags::Keep)?;
+                // It is known already whether the tags can be moved, and nobody has seen anything.
+                self.movable(|_| {})?;
+                self.push(&self.plan, Tags::Keep)?;
                 let options = &self.flags.options.registry;
                 release::attach(self.context, &self.plan, &self.repository, options)
             }
             Step::Smoke => self.smoke(),
-            Step::Tag => self.push(Tags::Move),
+            Step::Tag => self.tag(),
             Step::Draft => self.draft(),
             Step::Sign => self.sign(),
             Step::Publish => self.publish(),
@@ -133,7 +130,7 @@ impl Release<'_> {
     fn check(&self) -> Result<()> {
         let sh = Shell::new()?;
         sh.change_dir(paths::root());
-        let tags = self.ask(cmd!(sh, "git tag --points-at HEAD"))?;
+        let tags = self.outside.ask(cmd!(sh, "git tag --points-at HEAD"))?;
         let revision = Revision::current(self.context)?;
         let changelog = fs::read_to_string(paths::root().join("CHANGELOG.md"))
             .context("cannot read `CHANGELOG.md`")?;
@@ -167,9 +164,40 @@ impl Release<'_> {
         dist::dist(self.context, &flags)
     }
 
-    fn push(&self, tags: Tags) -> Result<()> {
+    fn push(&self, plan: &Plan, tags: Tags) -> Result<()> {
         let repository = self.repository.to_string();
-        push(self.context, &self.plan, &repository, &self.flags.options, tags).map(drop)
+        push(self.context, plan, &repository, &self.flags.options, tags).map(drop)
+    }
+
+    fn tag(&self) -> Result<()> {
+        let plan = self.movable(|judged| tags::say_left(self.context, judged))?;
+        self.push(&plan, Tags::Move)
+    }
+
+    /// The plan with those tags that may move; `tell` hears of each image's others. Fails if this
+    /// version is published, and as something else.
+    fn movable(&self, tell: impl Fn(&Judged)) -> Result<Plan> {
+        let options = &self.flags.options.registry;
+        let there = tags::look(self.context, &self.plan, &self.repository, options)?;
+        let mut plan = Plan::new(&self.images, &self.flags.platforms.platforms)?;
+        for (image, (_, digest)) in plan.images.iter_mut().zip(sign::digests(&self.plan)?) {
+            let ours = (&self.plan.version, digest.as_str());
+            let judged = judge(&image.tags, ours, &there, Same::Stays);
+            if let Some((tag, its)) = judged.taken.first() {
+                let problem = format!(
+                    "cannot move `{tag}`: it is {its}, and {digest} here; what is published never \
+                     changes, so give this a version of its own"
+                );
+                if !self.flags.dry_run {
+                    bail!("{problem}");
+                }
+                self.context.ui.warn(format!("a release would end here: {problem}"));
+                continue;
+            }
+            tell(&judged);
+            image.tags = judged.free;
+        }
+        Ok(plan)
     }
 
     fn smoke(&self) -> Result<()> {
@@ -182,77 +210,95 @@ impl Release<'_> {
         files::write(&paths::subjects(), self.subjects()?.as_bytes(), files::PLAIN)?;
         let Release { tag, project, .. } = self;
         let notes = paths::release().join("NOTES.md");
+        let files = listed(&paths::release())?;
         let sh = Shell::new()?;
-        if self.is_published()? {
-            return Ok(());
+        let create = cmd!(sh, "gh release create {tag} --repo {project} --draft --verify-tag");
+        let edit = cmd!(sh, "gh release edit {tag} --repo {project}");
+        let describe = match self.state()? {
+            State::Published => return Ok(()),
+            State::Absent => create,
+            // What an earlier attempt has left may be another build's.
+            State::Draft => {
+                self.remove_others(&files)?;
+                edit
+            }
+        };
+        self.outside.act(describe.args(["--title", tag, "--notes-file"]).arg(notes))?;
+        self.upload(&files)
+    }
+
+    /// Removes from the draft what is neither one of `files` nor a signature.
+    fn remove_others(&self, files: &[PathBuf]) -> Result<()> {
+        let Release { tag, project, .. } = self;
+        let sh = Shell::new()?;
+        let names = cmd!(sh, "gh release view {tag} --repo {project} --json assets --jq");
+        let names = self.outside.ask(names.arg(".assets[].name"))?;
+        for name in others(&names, files) {
+            let remove = cmd!(sh, "gh release delete-asset {tag} {name} --repo {project} --yes");
+            self.outside.act(remove)?;
         }
-        if self.state()? == State::Absent {
-            let create = cmd!(sh, "gh release create {tag} --repo {project} --draft");
-            let create = create.args(["--verify-tag", "--title", tag, "--notes-file"]);
-            self.act(create.arg(notes))?;
-        }
-        self.upload(&listed(&paths::release())?)
+        Ok(())
     }
 
     fn sign(&self) -> Result<()> {
-        if self.is_published()? {
+        if self.state()? == State::Published {
             return Ok(());
         }
-        let sh = Shell::new()?;
-        let identity = format!("^https://github.com/{}/", self.project);
-        for (_, digest) in self.digests()? {
-            let image = format!("{}@{digest}", self.repository);
-            let verify = cmd!(sh, "cosign verify --certificate-identity-regexp {identity}");
-            let verify = verify.args(["--certificate-oidc-issuer", ISSUER, &image]);
-            if self.flags.dry_run || self.ask(verify).is_err() {
-                self.act(cmd!(sh, "cosign sign --yes {image}"))?;
-            }
-        }
+        let digests = sign::digests(&self.plan)?.into_iter();
+        let images = digests.map(|(_, digest)| format!("{}@{digest}", self.repository));
+        sign::images(&self.outside, sign::RELEASE, images)?;
         let sums = paths::release().join("SHA256SUMS");
         let bundle = paths::signature();
         let folder = bundle.parent().context("a file has a folder")?;
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create `{}`", folder.display()))?;
-        self.act(cmd!(sh, "cosign sign-blob --yes --bundle {bundle} {sums}"))?;
+        let sh = Shell::new()?;
+        self.outside.act(cmd!(sh, "cosign sign-blob --yes --bundle {bundle} {sums}"))?;
         self.upload(&[bundle])
     }
 
     fn publish(&self) -> Result<()> {
-        if self.is_published()? {
+        if self.state()? == State::Published {
             return Ok(());
         }
         if let Some(attestation) = &self.flags.attestation {
-            self.upload(std::slice::from_ref(attestation))?;
+            let bytes = fs::read(attestation)
+                .with_context(|| format!("cannot read `{}`", attestation.display()))?;
+            // Under a name that does not change.
+            files::write(&paths::attestation(), &bytes, files::PLAIN)?;
+            self.upload(&[paths::attestation()])?;
         }
         let Release { tag, project, .. } = self;
         let is_prerelease = !self.plan.version.pre.is_empty();
+        // What GitHub shows as the latest is what the images call so. It would take any that is
+        // published last.
+        let plan = self.movable(|_| {})?;
+        let is_latest = plan.images.iter().any(|it| it.tags.iter().any(|tag| tag == LATEST));
         let sh = Shell::new()?;
         let edit = cmd!(sh, "gh release edit {tag} --repo {project} --draft=false");
-        self.act(edit.arg(format!("--prerelease={is_prerelease}")))
+        let edit = edit.arg(format!("--prerelease={is_prerelease}"));
+        self.outside.act(edit.arg(format!("--latest={is_latest}")))
     }
 
     fn upload(&self, files: &[PathBuf]) -> Result<()> {
         let Release { tag, project, .. } = self;
         let sh = Shell::new()?;
-        self.act(cmd!(sh, "gh release upload {tag} --repo {project} --clobber {files...}"))
+        self.outside.act(cmd!(sh, "gh release upload {tag} --repo {project} --clobber {files...}"))
     }
 
-    /// Whether there is nothing left to do: what people may have got already never changes.
-    fn is_published(&self) -> Result<bool> {
-        let is_published = self.state()? == State::Published;
-        if is_published {
-            self.context.ui.say(format!("{} is published, and stays as it is", self.tag));
-        }
-        Ok(is_published)
-    }
-
+    /// What there is. What is published never changes: people may have got it already.
     fn state(&self) -> Result<State> {
         if self.flags.dry_run {
             return Ok(State::Absent);
         }
         let Release { tag, project, .. } = self;
         let sh = Shell::new()?;
-        state(self.ask(cmd!(sh, "gh release view {tag} --repo {project} --json isDraft")))
+        let view = cmd!(sh, "gh release view {tag} --repo {project} --json isDraft");
+        let state = state(self.outside.ask(view))?;
+        if state == State::Published {
+            self.context.ui.say(format!("{tag} is published, and stays as it is"));
+        }
+        Ok(state)
     }
 
     /// The checksums that are attested: those of the files, and the digests of the images.
@@ -260,42 +306,20 @@ impl Release<'_> {
         let path = paths::release().join("SHA256SUMS");
         let sums = fs::read_to_string(&path);
         let sums = sums.with_context(|| format!("cannot read `{}`", path.display()))?;
-        let line = |(tag, digest): (String, String)| {
-            format!("{}  {}:{tag}\n", digest.trim_start_matches("sha256:"), self.repository)
-        };
-        Ok(sums + &self.digests()?.into_iter().map(line).collect::<String>())
-    }
-
-    /// The fullest tag and the digest of each image.
-    fn digests(&self) -> Result<Vec<(String, String)>> {
-        let digest = |name| Layout::open(&paths::layout(name))?.index_descriptor();
-        let images = self.plan.images.iter();
-        images.map(|it| Ok((it.tags[0].clone(), digest(&it.name)?.digest().to_string()))).collect()
-    }
-
-    /// Runs what changes something outside; a rehearsal only names it.
-    fn act(&self, command: Cmd) -> Result<()> {
-        let command = Command::from(command);
-        if self.flags.dry_run {
-            println!("{}", pasteable(&command));
-            return Ok(());
-        }
-        process::run(&self.context.ui, &self.context.interrupt, command)
-    }
-
-    fn ask(&self, command: Cmd) -> Result<String> {
-        let Context { ui, interrupt } = self.context;
-        process::output(ui, interrupt, Command::from(command), ANSWER_LIMIT)
+        Ok(sums + &sign::subjects(&self.plan, &self.repository)?)
     }
 }
 
-/// Every image, if all bases are locked, otherwise those that need none.
-fn images(context: &Context, lock: &Lock) -> Result<Images> {
-    let all = Images::all();
-    if let Err(err) = lock.covers(&Plan::new(&all, &[])?) {
-        context.ui.warn(format!("released without the images on distributions: {err:#}"));
+/// Every image, unless somebody said that those on distributions are to be left out.
+fn images(context: &Context, flags: &flags::Release) -> Result<Images> {
+    if flags.without_distributions {
+        context.ui.warn("released without the images on distributions");
         return Ok(Images::default());
     }
+    let all = Images::all();
+    Lock::read(&flags.bases)?.covers(&Plan::new(&all, &[])?).context(
+        "cannot release every image; `--without-distributions` leaves out those on distributions",
+    )?;
     Ok(all)
 }
 
@@ -322,6 +346,13 @@ fn state(answer: Result<String>) -> Result<State> {
         Err(err) if format!("{err:#}").contains("release not found") => Ok(State::Absent),
         Err(err) => Err(err),
     }
+}
+
+/// Those of the assets `names` that are neither one of `files` nor a signature.
+fn others<'a>(names: &'a str, files: &[PathBuf]) -> Vec<&'a str> {
+    let is_file = |name: &str| files.iter().any(|it| it.ends_with(name));
+    let is_ours = |name: &&str| is_file(name) || release::SIGNATURES.contains(name);
+    names.lines().filter(|name| !is_ours(name)).collect()
 }
 
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -362,5 +393,12 @@ mod tests {
         assert_eq!(is(Ok("{\"isDraft\":false}\n")), Some(State::Published));
         assert_eq!(is(Err(anyhow!("`gh` failed: release not found"))), Some(State::Absent));
         assert_eq!(is(Err(anyhow!("`gh` failed: HTTP 502"))), None);
+    }
+
+    #[test]
+    fn what_another_attempt_has_left_in_the_draft_goes() {
+        let files = ["/x/release/SHA256SUMS", "/x/release/pid1-linux-amd64"].map(PathBuf::from);
+        let names = "SHA256SUMS\nSHA256SUMS.sigstore.json\nlinux-amd64\npid1-linux-amd64\n";
+        assert_eq!(others(names, &files), ["linux-amd64"]);
     }
 }

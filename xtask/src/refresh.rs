@@ -1,36 +1,40 @@
 //! `cargo xtask refresh`: images whose base has moved since they were pushed, built anew around the
 //! binaries of the release.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use oci_spec::image::{ANNOTATION_BASE_IMAGE_DIGEST, ImageIndex};
 
+use crate::build::crates::Facts;
 use crate::builder::Way;
 use crate::flags::{self, Images};
 use crate::lock::{Lock, wanted};
 use crate::oci::layout::sha256;
 use crate::plan::{self, ImagePlan, Plan};
 use crate::push::Tags;
-use crate::registry::{Registry, Repository};
+use crate::registry::Repository;
+use crate::release::Release;
+use crate::revision::Revision;
 use crate::smoke::Memory;
-use crate::{Context, base, build, files, image, paths, push, release, smoke};
+use crate::tags::{Published, Same, judge};
+use crate::{Context, base, build, files, image, paths, push, release, sign, smoke, tags};
 
 /// Looks what the published images stand on, and builds, tests and pushes those whose base is
 /// another one now. Prints one reference a line; none, if no base has moved.
 pub fn refresh(context: &Context, flags: &flags::Refresh) -> Result<()> {
-    let images = Images { names: flags.names.clone(), all: flags.names.is_empty() };
-    let mut plan = Plan::new(&images, &flags.platforms.platforms)?;
-    ensure!(plan.version.pre.is_empty(), "cannot refresh a prerelease: no tag moves with one");
-    let stands_on_registry = |it: &ImagePlan| plan::base(&plan.chain(&it.name)).is_some();
-    let images: Vec<_> = plan.images.iter().filter(|it| stands_on_registry(it)).cloned().collect();
-    plan.images = images;
-    let transport = &flags.options.registry.transport;
+    let repository = Repository::parse(&flags.repository)?;
+    let options = &flags.options.registry;
+    let transport = &options.transport;
+    let mut plan = on_registries(flags)?;
+    let there = tags::look(context, &plan, &repository, options)?;
+    plan.images.retain(|it| is_published(context, it, &there));
     let now = base::resolve(context, &wanted(&plan), &flags.mirrors.list, transport)?;
-    let moved = moved(context, flags, &plan, &now)?;
+    let moved = moved(context, &plan, &there, &now)?;
     plan.images.retain(|it| moved.contains(&it.name));
+    forget_subjects()?;
     if plan.images.is_empty() {
         context.ui.say("no base has moved, nothing to do");
         return Ok(());
@@ -43,54 +47,94 @@ pub fn refresh(context: &Context, flags: &flags::Refresh) -> Result<()> {
 
     let bases = base::pull(context, &plan, &now, &flags.mirrors.list, transport)?;
     // The smoke tests need the probe, which is in no release.
-    build::build(context, &plan.platforms())?;
+    let binaries = build::build(context, &plan.platforms())?;
     adopt(context, &plan, &flags.binaries)?;
     image::build(context, &plan, &now, &bases, Way::built_in())?;
     let outcomes = smoke::smoke(context, &plan, &flags.smoke, Memory::Trust)?;
     smoke::ensure_passed(&outcomes)?;
-    push::print(&push::push(context, &plan, &flags.repository, &flags.options, Tags::Move)?);
+    let bills = Release {
+        plan: &plan,
+        revision: &Revision::current(context)?,
+        repository: &repository,
+        binaries: &binaries,
+        facts: &Facts::current(context)?,
+    };
+    release::write_bills(&bills)?;
+    let references = push::push(context, &plan, &flags.repository, &flags.options, Tags::Keep)?;
+    release::attach(context, &plan, &repository, options)?;
+    // Before the tags move: whatever fails there, what people get is signed.
+    let subjects = sign::subjects(&plan, &repository)?;
+    files::write(&paths::subjects(), subjects.as_bytes(), files::PLAIN)?;
+    leave_higher(context, &mut plan, &there)?;
+    push::push(context, &plan, &flags.repository, &flags.options, Tags::Move)?;
+    push::print(&references);
     Ok(())
 }
 
-/// The images that are not published on the base that is there `now`, by name.
+/// The plan for the images that stand on one in a registry.
+fn on_registries(flags: &flags::Refresh) -> Result<Plan> {
+    let images = Images { names: flags.names.clone(), all: flags.names.is_empty() };
+    let mut plan = Plan::new(&images, &flags.platforms.platforms)?;
+    ensure!(plan.version.pre.is_empty(), "cannot refresh a prerelease: no tag moves with one");
+    let stands_on_registry = |it: &ImagePlan| plan::base(&plan.chain(&it.name)).is_some();
+    let images: Vec<_> = plan.images.iter().filter(|it| stands_on_registry(it)).cloned().collect();
+    plan.images = images;
+    Ok(plan)
+}
+
+/// What was never released has nothing to be built anew.
+fn is_published(context: &Context, image: &ImagePlan, there: &BTreeMap<String, Published>) -> bool {
+    let is_published = there.contains_key(&image.name);
+    if !is_published {
+        context.ui.say(format!("{}: left out, as no release has published it yet", image.name));
+    }
+    is_published
+}
+
+/// The images that are published on another base than is there `now`, by name.
 fn moved(
     context: &Context,
-    flags: &flags::Refresh,
     plan: &Plan,
+    there: &BTreeMap<String, Published>,
     now: &Lock,
 ) -> Result<Vec<String>> {
-    let repository = Repository::parse(&flags.repository)?;
-    let transport = &flags.options.registry.transport;
-    let registry = Registry::to_pull(&context.ui, repository.clone(), transport)?;
-    let work = async {
-        let registry = Arc::new(registry.connect(transport).await?);
-        let mut moved = Vec::new();
-        for image in &plan.images {
-            let base = plan::base(&plan.chain(&image.name)).expect("it stands on a base").clone();
-            let is = &now.get(&base).context("every base was asked for")?.index;
-            let was = published(&registry, image).await?;
-            if was.as_ref() == Some(is) {
-                continue;
-            }
-            let was = was.unwrap_or_else(|| "nothing that was published".to_string());
+    let mut moved = Vec::new();
+    for image in &plan.images {
+        let base = plan::base(&plan.chain(&image.name)).expect("it stands on a base").clone();
+        let is = &now.get(&base).context("every base was asked for")?.index;
+        let was = there[&image.name].base.as_deref().unwrap_or("one that it does not name");
+        if was != is {
             context.ui.say(format!("{}: its base {base} was {was}, is {is}", image.name));
             moved.push(image.name.clone());
         }
-        Ok(moved)
-    };
-    base::wait_for(context, work)
-        .with_context(|| format!("cannot tell what the images in `{repository}` stand on"))
+    }
+    Ok(moved)
 }
 
-/// The digest of the base of what the tag of that name points at, if there is one.
-async fn published(registry: &Registry, image: &ImagePlan) -> Result<Option<String>> {
-    let what = format!("the image `{}`", image.name);
-    let Some(digest) = registry.digest_of(&image.name, &what).await? else { return Ok(None) };
-    let document = registry.document(&digest, &what).await?;
-    let index = ImageIndex::from_reader(document.bytes.as_slice())
-        .with_context(|| format!("cannot read {what}"))?;
-    let annotations = index.annotations().clone().unwrap_or_default();
-    Ok(annotations.get(ANNOTATION_BASE_IMAGE_DIGEST).cloned())
+/// What is to be signed is what this run pushes, and nothing that lies here from another.
+fn forget_subjects() -> Result<()> {
+    let path = paths::subjects();
+    match fs::remove_file(&path) {
+        Err(err) if err.kind() != ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("cannot remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes out of the plan the tags that a higher version has.
+fn leave_higher(
+    context: &Context,
+    plan: &mut Plan,
+    there: &BTreeMap<String, Published>,
+) -> Result<()> {
+    let digests = sign::digests(plan)?;
+    for (image, (_, digest)) in plan.images.iter_mut().zip(digests) {
+        let judged = judge(&image.tags, (&plan.version, &digest), there, Same::Moves);
+        tags::say_left(context, &judged);
+        image.tags = judged.free;
+    }
+    Ok(())
 }
 
 /// Puts the binaries of a release, checked against its `SHA256SUMS`, in the place of those that

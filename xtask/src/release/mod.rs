@@ -28,6 +28,10 @@ use crate::{attach, files, paths};
 
 pub use digests::{DIGESTS, Digests};
 
+/// What is published beside the files that are built, and can be built by nobody: the signature of
+/// the checksums, and the attestation of all files and images.
+pub const SIGNATURES: [&str; 2] = ["SHA256SUMS.sigstore.json", "attestation.sigstore.json"];
+
 /// What a release is made of.
 pub struct Release<'a> {
     /// What was decided.
@@ -87,6 +91,15 @@ pub fn write(context: &Context, release: &Release) -> Result<Vec<PathBuf>> {
     }
     context.ui.say(format!("release: {state}{count} files in {}", folder.display()));
     Ok(assets.iter().map(|asset| folder.join(&asset.name)).collect())
+}
+
+/// Writes the images' bills of materials, and nothing else of a release.
+pub fn write_bills(release: &Release) -> Result<()> {
+    for image in &release.plan.images {
+        let Asset { name, bytes, mode } = sbom::of_image(release, image)?;
+        files::write(&paths::release().join(name), &bytes, mode)?;
+    }
+    Ok(())
 }
 
 /// Attaches to each of the plan's images, which were pushed to `repository`, its bill of materials.
@@ -158,6 +171,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::flags::Images;
+    use crate::plan::base;
     use crate::platform::PLATFORMS;
 
     #[test]
@@ -181,6 +196,19 @@ mod tests {
         let list = include_str!("../../tests/it/release/names.txt");
         let list: BTreeSet<_> = list.lines().map(String::from).collect();
         assert_eq!(list, expected);
+    }
+
+    /// What is not there before the distributions are locked, and the workflow has signed.
+    #[test]
+    fn neither_do_those_of_what_only_a_whole_release_has() {
+        let plan = Plan::new(&Images::all(), &[]).unwrap();
+        let on_distributions = plan.images.iter().map(|it| it.name.as_str());
+        let on_distributions = on_distributions.filter(|it| base(&plan.chain(it)).is_some());
+        let mut expected: Vec<_> = on_distributions.map(sbom::name_of_image).collect();
+        expected.extend(SIGNATURES.map(String::from));
+        expected.sort();
+        let list = include_str!("../../tests/it/release/names-later.txt");
+        assert_eq!(list.lines().collect::<Vec<_>>(), expected);
     }
 
     fn asset(name: &str, text: &str) -> Asset {

@@ -2,14 +2,15 @@
 
 pub mod attach;
 mod bases;
-mod bills;
+pub mod bills;
 pub mod crane;
 pub mod faults;
 mod mount;
 mod real;
 mod release;
-mod reproduce;
+pub mod reproduce;
 pub mod server;
+mod steps;
 mod token;
 mod users;
 

@@ -121,7 +121,9 @@ fn the_notes_say_what_the_changelog_says() {
     let notes = fs::read_to_string(folder().join("NOTES.md")).unwrap();
     let changelog = Path::new(env!("CARGO_MANIFEST_DIR")).join("../CHANGELOG.md");
     let changelog = fs::read_to_string(changelog).unwrap();
-    let first = changelog.lines().find(|line| line.starts_with("- ")).unwrap();
+    let heading = |name: &str| changelog.find(&format!("\n## [{name}]"));
+    let section = heading(env!("CARGO_PKG_VERSION")).or_else(|| heading("Unreleased")).unwrap();
+    let first = changelog[section..].lines().find(|line| line.starts_with("- ")).unwrap();
     assert!(notes.contains(first), "{notes}");
     assert!(notes.contains("ghcr.io/example/pid1@sha256:"), "{notes}");
 }

@@ -48,11 +48,14 @@ pub fn attach(
     done.with_context(|| format!("cannot attach to `{reference}` in `{repository}`"))
 }
 
-/// Repository and tag or digest of `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
+/// Repository and tag or digest of `REPOSITORY:TAG` or `REPOSITORY@DIGEST`. Of
+/// `REPOSITORY:TAG@DIGEST` it is the digest, which cannot move.
 pub fn image(written: &str) -> Result<(Repository, String)> {
     let (repository, reference) = match written.split_once('@') {
-        Some(parts) => parts,
-        None => written.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or_default(),
+        Some((named, digest)) => {
+            (tagged(named).map_or(named, |(repository, _)| repository), digest)
+        }
+        None => tagged(written).unwrap_or_default(),
     };
     let is_plain = |it: char| it.is_ascii_alphanumeric() || "_-.:".contains(it);
     ensure!(
@@ -60,6 +63,15 @@ pub fn image(written: &str) -> Result<(Repository, String)> {
         "cannot use the image `{written}`: it should be REPOSITORY:TAG or REPOSITORY@sha256:…"
     );
     Ok((Repository::parse(repository)?, reference.to_string()))
+}
+
+/// The tag that the image is asked for by, if it is.
+pub fn tag(written: &str) -> Option<&str> {
+    tagged(written.split('@').next()?).map(|(_, tag)| tag)
+}
+
+fn tagged(named: &str) -> Option<(&str, &str)> {
+    named.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
 }
 
 #[cfg(test)]
@@ -78,6 +90,8 @@ mod tests {
     fn an_image_is_named_by_tag_or_digest() {
         check("127.0.0.1:5000/pid1:static", Some(("127.0.0.1:5000/pid1", "static")));
         check("r.io/a/b@sha256:00", Some(("r.io/a/b", "sha256:00")));
+        check("r.io:1/a:1.2@sha256:00", Some(("r.io:1/a", "sha256:00")));
+        check("r.io:1/a@sha256:00", Some(("r.io:1/a", "sha256:00")));
         for wrong in ["127.0.0.1:5000/pid1", "r.io/pid1", "r.io/pid1:", "r.io/p:..", "r.io/p:a@b/c"]
         {
             check(wrong, None);

@@ -83,11 +83,22 @@ pub fn resolve(
 ) -> Result<Lock> {
     let mut lock = Lock::default();
     for base in wanted {
-        let entry = wait_for(context, resolve_one(context, base, mirrors, transport));
+        let tag = &base.reference.tag;
+        let entry = resolve_at(context, (base, tag), mirrors, transport);
         let entry = entry.with_context(|| format!("cannot lock the base `{}`", base.reference))?;
         lock.insert(base.reference, entry);
     }
     Ok(lock)
+}
+
+/// Asks the registry what one of them is, or was, at a tag or digest.
+pub fn resolve_at(
+    context: &Context,
+    (base, at): (&Wanted, &str),
+    mirrors: &[Mirror],
+    transport: &Transport,
+) -> Result<Entry> {
+    wait_for(context, resolve_one(context, (base, at), mirrors, transport))
 }
 
 /// Does `work`, unless the user interrupts.
@@ -101,12 +112,12 @@ pub fn wait_for<T>(context: &Context, work: impl Future<Output = Result<T>>) -> 
 
 async fn resolve_one(
     context: &Context,
-    base: &Wanted<'_>,
+    (base, at): (&Wanted<'_>, &str),
     mirrors: &[Mirror],
     transport: &Transport,
 ) -> Result<Entry> {
     let registry = connect(context, base.reference, mirrors, transport).await?;
-    let document = registry.document(&base.reference.tag, "the image index").await?;
+    let document = registry.document(at, "the image index").await?;
     let index = index(&document)?;
     let mut platforms = BTreeMap::new();
     for platform in &base.platforms {

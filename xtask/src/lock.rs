@@ -130,7 +130,8 @@ impl Lock {
         Lock::read_from(&path(options))
     }
 
-    fn read_from(path: &Path) -> Result<Lock> {
+    /// The lock in a file.
+    pub fn read_from(path: &Path) -> Result<Lock> {
         let text = match fs::read_to_string(path) {
             // Nothing is locked yet.
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Lock::default()),
@@ -139,7 +140,8 @@ impl Lock {
         toml::from_str(&text).with_context(|| format!("cannot use `{}`", path.display()))
     }
 
-    fn render(&self) -> Result<String> {
+    /// As a file has it.
+    pub fn render(&self) -> Result<String> {
         let entries = toml::to_string(self).context("cannot write the lock")?;
         Ok(if entries.is_empty() { HEAD.to_string() } else { format!("{HEAD}\n{entries}") })
     }

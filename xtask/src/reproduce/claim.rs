@@ -5,14 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
-use oci_spec::image::{ANNOTATION_CREATED, ANNOTATION_REVISION, ANNOTATION_TITLE, ImageIndex};
+use oci_spec::image::{
+    ANNOTATION_BASE_IMAGE_DIGEST, ANNOTATION_BASE_IMAGE_NAME, ANNOTATION_CREATED,
+    ANNOTATION_REVISION, ANNOTATION_TITLE, ANNOTATION_VERSION, ImageIndex,
+};
+use semver::Version;
 use tempfile::TempDir;
 
 use super::released::Released;
 use crate::flags::Reproduce;
 use crate::oci::layout::{self, Layout};
 use crate::platform::Platform;
-use crate::{Context, attach, paths, pull, release};
+use crate::registry::Reference;
+use crate::{Context, attach, paths, pull, release, version};
 
 /// What somebody published. All of it is here, whatever it was.
 pub struct Claim {
@@ -43,6 +48,8 @@ pub struct Published {
     digest: String,
     /// What its definition is called.
     pub name: String,
+    /// What it says it stands on, and the digest of that, if it is an image in a registry.
+    pub base: Option<(Reference, String)>,
     /// Its bytes.
     pub layout: Layout,
     /// Where they lie, if they were pulled.
@@ -72,6 +79,9 @@ impl Claim {
         };
         let index = layout.index()?;
         let says = Says::new(&index)?;
+        if let Some(tag) = attach::tag(written).filter(|_| !folder.is_dir()) {
+            says.ensure_named(tag)?;
+        }
         let digest = layout.index_descriptor()?.digest().to_string();
         Ok(Claim {
             written: written.to_string(),
@@ -79,7 +89,13 @@ impl Claim {
             created: says.created,
             platforms: platforms(&index, &flags.platforms.platforms)?,
             is_restricted: !flags.platforms.platforms.is_empty(),
-            subject: Subject::Image(Published { digest, name: says.name, layout, _pulled: pulled }),
+            subject: Subject::Image(Published {
+                digest,
+                name: says.name,
+                base: says.base,
+                layout,
+                _pulled: pulled,
+            }),
         })
     }
 
@@ -124,8 +140,10 @@ impl Claim {
 #[derive(Debug, PartialEq, Eq)]
 struct Says {
     name: String,
+    version: Version,
     revision: String,
     created: Timestamp,
+    base: Option<(Reference, String)>,
 }
 
 impl Says {
@@ -142,7 +160,24 @@ impl Says {
         let name = title.strip_prefix("pid1 ").filter(|it| is_name(it));
         let name = name.with_context(|| format!("`{title}` is none of our images"))?;
         let created = time(says(ANNOTATION_CREATED)?)?;
-        Ok(Says { name: name.to_string(), revision, created })
+        let number = says(ANNOTATION_VERSION)?;
+        let version =
+            number.parse().with_context(|| format!("cannot read its version `{number}`"))?;
+        let its = |name: &str| annotations.get(name);
+        let base = its(ANNOTATION_BASE_IMAGE_NAME).zip(its(ANNOTATION_BASE_IMAGE_DIGEST));
+        let base = base.map(|(name, digest)| anyhow::Ok((name.parse()?, digest.clone())));
+        Ok(Says { name: name.to_string(), version, revision, created, base: base.transpose()? })
+    }
+
+    /// Fails if the tag promises another version, or another image.
+    fn ensure_named(&self, tag: &str) -> Result<()> {
+        let Says { name, version, .. } = self;
+        let tags = version::tags(version, name, true);
+        let is_dated = tag.starts_with(&format!("{}-", tags[0]));
+        let is_right = tags.iter().any(|it| it == tag) || is_dated;
+        let is_number = tag.starts_with(|it: char| it.is_ascii_digit());
+        ensure!(is_right || !is_number, "under the tag `{tag}` there is {version} of `{name}`");
+        Ok(())
     }
 }
 
@@ -187,6 +222,7 @@ mod tests {
         let annotations = json!({
             ANNOTATION_TITLE: title,
             ANNOTATION_REVISION: revision,
+            ANNOTATION_VERSION: "1.2.3",
             ANNOTATION_CREATED: "2026-01-02T03:04:05Z",
         });
         let index = json!({ "schemaVersion": 2, "manifests": [], "annotations": annotations });
@@ -198,7 +234,21 @@ mod tests {
         let says = Says::new(&index("pid1 docker-testing", COMMIT)).unwrap();
         let created = "2026-01-02T03:04:05Z".parse().unwrap();
         let (name, revision) = ("docker-testing".to_string(), COMMIT.to_string());
-        assert_eq!(says, Says { name, revision, created });
+        let version = Version::new(1, 2, 3);
+        assert_eq!(says, Says { name, version, revision, created, base: None });
+    }
+
+    #[test]
+    fn an_image_is_of_the_version_that_its_tag_promises() {
+        let says = Says::new(&index("pid1 debian", COMMIT)).unwrap();
+        for right in ["1.2.3-debian", "1.2-debian", "1", "debian", "latest", "mine", "abc"] {
+            says.ensure_named(right).unwrap();
+        }
+        says.ensure_named("1.2.3-debian-20260102").unwrap();
+        for wrong in ["1.2.4-debian", "1.3-debian", "2", "1.2.3-ubuntu"] {
+            let expected = format!("under the tag `{wrong}` there is 1.2.3 of `debian`");
+            assert_eq!(says.ensure_named(wrong).unwrap_err().to_string(), expected);
+        }
     }
 
     #[track_caller]

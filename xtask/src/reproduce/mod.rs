@@ -15,7 +15,6 @@ use crate::{Context, flags};
 use claim::{Claim, Subject};
 use difference::{Counts, compare};
 use rebuild::Rebuild;
-use released::Compared;
 
 /// Prints a line for everything that was reproduced; what was not is an error, which names the
 /// first difference.
@@ -44,9 +43,10 @@ pub fn run(context: &Context, flags: &flags::Reproduce) -> Result<()> {
 }
 
 fn reproduce(context: &Context, rebuild: &Rebuild, claim: &Claim) -> Result<()> {
+    let mut lacking = String::new();
     match &claim.subject {
         Subject::Image(image) => {
-            let ours = rebuild.image(&image.name, &claim.platforms)?;
+            let ours = rebuild.image(image, &claim.platforms)?;
             let counts = compare(&image.layout, &ours, &claim.platforms)?;
             let Counts { platforms, layers, files, bytes } = counts;
             context.ui.say(format!(
@@ -58,17 +58,19 @@ fn reproduce(context: &Context, rebuild: &Rebuild, claim: &Claim) -> Result<()> 
         }
         Subject::Release(released) => {
             let compared = released.compare(&rebuild.release(released)?)?;
-            let Compared { files, bytes, lacking, others } = compared;
-            let bytes = HumanBytes(bytes);
-            context.ui.say(format!("compared {files} files ({bytes}): every byte is the same"));
-            for (names, why) in [(lacking, "are not here"), (others, "are of no build")] {
-                if !names.is_empty() {
-                    context.ui.warn(format!("not compared, as they {why}: {}", names.join(", ")));
-                }
+            let bytes = HumanBytes(compared.bytes);
+            let count = compared.files;
+            context.ui.say(format!("compared {count} files ({bytes}): every byte is the same"));
+            if !compared.signatures.is_empty() {
+                let names = compared.signatures.join(", ");
+                context.ui.warn(format!("not compared, as no build makes signatures: {names}"));
+            }
+            if !compared.lacking.is_empty() {
+                lacking = format!(" without {}, which it lacks", compared.lacking.join(", "));
             }
         }
     }
     context.ui.say(format!("this rests on {}", rebuild.grounds()));
-    println!("reproduced {}{}", claim.reference(), claim.restriction());
+    println!("reproduced {}{}{lacking}", claim.reference(), claim.restriction());
     Ok(())
 }

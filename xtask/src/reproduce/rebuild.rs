@@ -11,14 +11,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 
-use super::claim::Claim;
+use super::claim::{Claim, Published};
 use super::released::Released;
 use crate::build::PACKAGES;
 use crate::flags::Reproduce;
+use crate::lock::{Lock, Wanted};
 use crate::oci::layout::Layout;
 use crate::platform::Platform;
 use crate::process::Interrupt;
-use crate::{Context, paths, process, tools};
+use crate::{Context, base, files, paths, process, tools};
 
 /// How long git may take to answer, and to check out everything.
 const GIT_LIMIT: Duration = Duration::from_mins(1);
@@ -73,13 +74,40 @@ impl Rebuild<'_> {
         Ok(rebuild)
     }
 
-    /// The image `name`.
-    pub fn image(&self, name: &str, platforms: &[&Platform]) -> Result<Layout> {
-        self.xtask(
-            [vec!["image".to_string(), name.to_string()], self.ways()?].concat(),
-            platforms,
-        )?;
+    /// The same image as `image`.
+    pub fn image(&self, image: &Published, platforms: &[&'static Platform]) -> Result<Layout> {
+        let name = &image.name;
+        let ways = self.ways(self.lock_of(image, platforms)?.as_deref())?;
+        self.xtask([vec!["image".to_string(), name.clone()], ways].concat(), platforms)?;
         Layout::open(&self.target().join("dist/oci").join(name))
+    }
+
+    /// The lock to build `image` by: it may have been built anew on a base that has moved since
+    /// its commit. Nothing, if it is the commit's own.
+    fn lock_of(
+        &self,
+        image: &Published,
+        platforms: &[&'static Platform],
+    ) -> Result<Option<PathBuf>> {
+        let Reproduce { bases, transport, .. } = self.flags;
+        let given = bases.lock_file.clone();
+        let path = given.clone().unwrap_or_else(|| self.source().join("images/bases.lock"));
+        let mut lock = Lock::read_from(&path)?;
+        let Some((reference, digest)) = &image.base else { return Ok(given) };
+        // What is not locked there is no base of this commit, and nobody to be asked for anything.
+        if lock.get(reference).is_none_or(|it| it.index == *digest) {
+            return Ok(given);
+        }
+        let (images, platforms) = (vec![image.name.as_str()], platforms.to_vec());
+        let wanted = Wanted { reference, images, platforms };
+        let entry =
+            base::resolve_at(self.context, (&wanted, digest), &bases.mirrors.list, transport)
+                .with_context(|| format!("cannot find the base `{reference}` that it names"))?;
+        lock.insert(reference, entry);
+        self.context.ui.say(format!("{}: its base {reference} is {digest}", image.name));
+        let path = self.place.join("bases.lock");
+        files::write(&path, lock.render()?.as_bytes(), files::PLAIN)?;
+        Ok(Some(path))
     }
 
     /// The folder with the files of a release like `released`. Its images are not run: whether
@@ -89,17 +117,17 @@ impl Rebuild<'_> {
         arguments.extend(released.images.iter().cloned());
         arguments.push(format!("--repository={}", released.repository));
         arguments.extend(released.platforms.iter().map(|it| format!("--no-smoke={it}")));
-        arguments.extend(self.ways()?);
+        arguments.extend(self.ways(self.flags.bases.lock_file.as_deref())?);
         self.xtask(arguments, &released.platforms)?;
         Ok(self.target().join("dist/release"))
     }
 
     /// The options that say where bases come from.
-    fn ways(&self) -> Result<Vec<String>> {
+    fn ways(&self, lock: Option<&Path>) -> Result<Vec<String>> {
         let mut arguments = Vec::new();
         let Reproduce { bases, transport, .. } = self.flags;
         arguments.extend(bases.mirrors.list.iter().map(|it| format!("--mirror={it}")));
-        for (option, file) in [("--lock-file", &bases.lock_file), ("--ca", &transport.ca)] {
+        for (option, file) in [("--lock-file", lock), ("--ca", transport.ca.as_deref())] {
             if let Some(file) = file {
                 let file = std::path::absolute(file).context("cannot find a file")?;
                 arguments.push(format!("{option}={}", file.display()));

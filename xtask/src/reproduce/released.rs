@@ -10,7 +10,7 @@ use super::claim::is_name;
 use super::files::bytes;
 use crate::platform::{PLATFORMS, Platform};
 use crate::registry::Repository;
-use crate::release::{DIGESTS, Digests};
+use crate::release::{DIGESTS, Digests, SIGNATURES};
 
 /// A folder with the files of a release.
 pub struct Released {
@@ -31,8 +31,8 @@ pub struct Compared {
     pub bytes: u64,
     /// Built again, but not in the folder.
     pub lacking: Vec<String>,
-    /// In the folder, but of no build: signatures.
-    pub others: Vec<String>,
+    /// The signatures in the folder, which nobody can build.
+    pub signatures: Vec<String>,
 }
 
 impl Released {
@@ -59,11 +59,14 @@ impl Released {
     /// Compares it with the files in `rebuilt`; a difference is an error, which names it.
     pub fn compare(&self, rebuilt: &Path) -> Result<Compared> {
         let (its, ours) = (names(&self.folder)?, names(rebuilt)?);
+        let others = its.difference(&ours).cloned();
+        let (signatures, others): (Vec<_>, Vec<_>) =
+            others.partition(|it| SIGNATURES.contains(&it.as_str()));
         let mut compared = Compared {
             files: 0,
             bytes: 0,
             lacking: ours.difference(&its).cloned().collect(),
-            others: its.difference(&ours).cloned().collect(),
+            signatures,
         };
         for name in its.intersection(&ours) {
             let read = |folder: &Path| {
@@ -77,6 +80,7 @@ impl Released {
             compared.files += 1;
             compared.bytes += its.len() as u64;
         }
+        ensure!(others.is_empty(), "no build has made these files: {}", others.join(", "));
         Ok(compared)
     }
 }

@@ -28,13 +28,13 @@ const REVISION: &str = "org.opencontainers.image.revision";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A repository of one commit, and the images that were built from it.
-struct Published {
+pub struct Published {
     folder: TempDir,
     commit: String,
 }
 
 /// Made once for all tests.
-fn published() -> &'static Published {
+pub fn published() -> &'static Published {
     static PUBLISHED: OnceLock<Published> = OnceLock::new();
     PUBLISHED.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -85,18 +85,18 @@ impl Published {
         self.folder.path().join("target")
     }
 
-    fn layout(&self, name: &str) -> PathBuf {
+    pub fn layout(&self, name: &str) -> PathBuf {
         self.target().join("dist/oci").join(name)
     }
 
     /// Makes `xtask` build the images as if it had been compiled from the commit, whose files are
     /// those it was compiled from.
-    fn built_from_it<'a>(&self, xtask: &'a mut Command) -> &'a mut Command {
+    pub fn built_from_it<'a>(&self, xtask: &'a mut Command) -> &'a mut Command {
         xtask.env("GIT_DIR", self.source().join(".git")).env("GIT_WORK_TREE", self.source());
         xtask.env("CARGO_TARGET_DIR", self.target()).env_remove("SOURCE_DATE_EPOCH")
     }
 
-    fn reproduce(&self, references: &[&str]) -> Command {
+    pub fn reproduce(&self, references: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.arg("reproduce").args(references).arg("--source").arg(self.source());
         command
@@ -198,25 +198,35 @@ fn nothing_is_left(published: &Published) {
     assert_eq!(list.matches("worktree ").count(), 1, "{list}");
 }
 
+/// Pushes an image as it was published, and others that differ in one thing each.
+fn push_changed(server: &Server, published: &Published) {
+    published.push(server, "static", "static", |_| {});
+    published.push(server, "static", "byte", |parts| {
+        replace(&mut parts.layers[1], b"nobody:x:65534:65534", b"nobody:x:00000:65534");
+    });
+    published.push(server, "scratch", "label", |parts| {
+        parts.config["config"]["Labels"]["org.opencontainers.image.title"] = json!("other");
+    });
+    published.push(server, "scratch", "annotation", |parts| {
+        parts.index["annotations"]["more"] = json!("than there was");
+    });
+    published.push(server, "scratch", "version", |parts| {
+        parts.index["annotations"]["org.opencontainers.image.version"] = json!("99.0.0");
+    });
+}
+
 #[test]
 fn what_was_published_is_reproduced_and_what_was_changed_is_named() {
     let (server, published) = (Server::start(&Door::Open), published());
-    published.push(&server, "static", "static", |_| {});
-    published.push(&server, "static", "byte", |parts| {
-        replace(&mut parts.layers[1], b"nobody:x:65534:65534", b"nobody:x:00000:65534");
-    });
-    published.push(&server, "scratch", "label", |parts| {
-        parts.config["config"]["Labels"]["org.opencontainers.image.title"] = json!("other");
-    });
-    published.push(&server, "scratch", "annotation", |parts| {
-        parts.index["annotations"]["more"] = json!("than there was");
-    });
+    push_changed(&server, published);
     let repository = format!("{}/pid1", server.address);
     let reference = |tag: &str| {
         let (_, index) = server.get("pid1", &format!("manifests/{tag}"));
         format!("{repository}:{tag}@{}", sha256(&index))
     };
-    let tags = ["static", "byte", "label", "annotation"].map(|tag| format!("{repository}:{tag}"));
+    let tag = |tag: &str| format!("{repository}:{tag}");
+    // The first as a verdict has it.
+    let tags = [reference("static"), tag("byte"), tag("label"), tag("annotation"), tag("version")];
     let layout = published.layout("scratch").display().to_string();
     let mut asked: Vec<_> = tags.iter().map(String::as_str).collect();
     asked.push(&layout);
@@ -244,8 +254,14 @@ fn what_was_published_is_reproduced_and_what_was_changed_is_named() {
             "`{}`: the index: `/annotations/more` is \"than there was\", rebuilt nothing",
             reference("annotation")
         ),
+        format!(
+            "`{}`: the index: `/annotations/org.opencontainers.image.version` is \"99.0.0\", \
+             rebuilt \"{}\"",
+            reference("version"),
+            env!("CARGO_PKG_VERSION")
+        ),
     ];
-    assert_eq!(faults.len(), 3, "{}", done.stderr);
+    assert_eq!(faults.len(), 4, "{}", done.stderr);
     for (fault, expected) in faults.iter().zip(&expected) {
         assert!(fault.starts_with(expected), "{fault}\n{expected}");
     }
@@ -265,20 +281,23 @@ fn the_files_of_a_release_are_reproduced_and_a_changed_one_is_named() {
     let folder = TempDir::new().unwrap();
     copy(&published.target().join("dist/release"), &folder.path().join("release"));
     let folder = folder.path().join("release");
-    fs::write(folder.join("pid1.sigstore.json"), "").unwrap();
+    fs::write(folder.join("SHA256SUMS.sigstore.json"), "").unwrap();
     fs::remove_file(folder.join("NOTES.md")).unwrap();
     let written = folder.display().to_string();
 
     let same = must(&mut published.reproduce(&[&written]));
-    assert_eq!(same.stdout, format!("reproduced {written}\n"));
-    for expected in [
-        " files (",
-        "not compared, as they are not here: NOTES.md\n",
-        "not compared, as they are of no build: pid1.sigstore.json\n",
-    ] {
+    assert_eq!(same.stdout, format!("reproduced {written} without NOTES.md, which it lacks\n"));
+    let unseen = "not compared, as no build makes signatures: SHA256SUMS.sigstore.json\n";
+    for expected in [" files (", unseen] {
         assert!(same.stderr.contains(expected), "{}", same.stderr);
     }
 
+    fs::write(folder.join("pid1-linux-amd65"), "").unwrap();
+    let more = done(&mut published.reproduce(&[&written]));
+    let expected =
+        format!("error: cannot reproduce `{written}`: no build has made these files: pid1-linux-");
+    assert_eq!((more.code, more.stdout.as_str()), (Some(1), ""));
+    assert!(more.stderr.contains(&expected), "{}", more.stderr);
     fs::write(folder.join("SHA256SUMS"), "changed").unwrap();
     let changed = done(&mut published.reproduce(&[&written]));
     let expected =
@@ -382,6 +401,21 @@ fn an_image_of_another_time_than_its_commit_is_not_rebuilt() {
     let done = done(&mut published.reproduce(&[&reference]));
     let expected = ": it is dated 2026-01-02T03:04:05Z, its commit ";
     assert!(done.code == Some(1) && done.stderr.contains(expected), "{}", done.stderr);
+}
+
+#[test]
+fn a_tag_of_another_version_than_its_image_is_named() {
+    let (server, published) = (Server::start(&Door::Open), published());
+    published.push(&server, "scratch", "99.0.0-scratch", |_| {});
+    let reference = format!("{}/pid1:99.0.0-scratch", server.address);
+    fails(
+        &mut published.reproduce(&[&reference]),
+        &format!(
+            "cannot reproduce `{reference}`: under the tag `99.0.0-scratch` there is {} of \
+             `scratch`",
+            env!("CARGO_PKG_VERSION")
+        ),
+    );
 }
 
 #[test]

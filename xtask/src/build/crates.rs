@@ -174,6 +174,10 @@ impl Graph {
             .collect();
         dependencies.sort_unstable();
         dependencies.dedup();
+        // It may be compiled twice, for std and for us.
+        let mut features: Vec<_> = units.iter().flat_map(|unit| &unit.features).cloned().collect();
+        features.sort_unstable();
+        features.dedup();
         let manifest = manifest(&units[0].target.src_path)?;
         let source = source(id, &manifest);
         let (name, version) = parts(id);
@@ -184,7 +188,7 @@ impl Graph {
             version: if is_toolchain { &facts.toolchain } else { version }.to_string(),
             source,
             is_build: units.iter().all(|it| it.platform.is_none()),
-            features: units[0].features.clone(),
+            features,
             license: license(&manifest)?,
             checksum: checksum.filter(|_| source == Source::Registry).cloned(),
             dependencies,

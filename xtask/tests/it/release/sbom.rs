@@ -79,6 +79,37 @@ fn a_bill_has_all_that_cargo_tree_has_and_std_s_own() {
 }
 
 #[test]
+fn a_bill_tells_with_which_features_a_crate_was_compiled() {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let line = ["tree", "--locked", "--package=pid1", "--edges=normal", "--prefix=none"];
+    let shown = ["--no-dedupe", "--format={p}|{f}", "--target", &target];
+    let tree = tool("cargo", &[&line[..], &shown].concat(), manifest);
+    let bill = bill(&init());
+    let told = |purl: &str| {
+        let components = bill["components"].as_array().unwrap();
+        let found = components.iter().find(|it| it["purl"] == purl).unwrap();
+        let properties = found["properties"].as_array().into_iter().flatten();
+        let features = properties.filter(|it| it["name"] == "cargo:features");
+        features.map(|it| it["value"].as_str().unwrap().to_string()).collect::<String>()
+    };
+    let set = |list: &str| -> BTreeSet<_> {
+        list.split(',').filter(|it| !it.is_empty()).map(String::from).collect()
+    };
+    let mut count = 0;
+    for line in tree.lines().skip(1) {
+        let (package, features) = line.split_once('|').unwrap();
+        let mut words = package.split_whitespace();
+        let (name, version) = (words.next().unwrap(), words.next().unwrap());
+        let told = told(&format!("pkg:cargo/{name}@{}", version.trim_start_matches('v')));
+        // What std has of the same crate may have more.
+        assert!(set(&told).is_superset(&set(features)), "{name}: {told}, {features}");
+        count += set(features).len();
+    }
+    assert!(count > 0, "{tree}");
+}
+
+#[test]
 fn a_bill_knows_its_binary_by_checksum() {
     let sum = hex::encode(Sha256::digest(fs::read(folder().join(init())).unwrap()));
     assert_eq!(bill(&init())["metadata"]["component"]["hashes"][0]["content"], sum);

@@ -143,8 +143,10 @@ fn the_readme_has_the_help_of_pid1() {
 const RUN_BY: &[(&str, &str)] = &[
     ("cargo xtask dist --push", "dist_pushes_what_it_tested_and_skopeo_pulls_every_platform"),
     ("cargo xtask dist --all", "every_base_is_locked_and_built_with_all"),
+    ("cargo xtask dist static --platform", "a_platform_that_is_left_out_is_named_to_the_end"),
+    ("cargo xtask dist --no-smoke", "a_platform_that_is_left_out_is_named_to_the_end"),
     ("cargo xtask dist", "a_second_dist_does_nothing_again"),
-    ("cargo xtask plan", "an_unknown_image_names_the_known_ones"),
+    ("cargo xtask plan", "a_plan_is_a_line_an_image_and_the_same_as_json"),
     (
         "cargo xtask refresh 127.0.0.1:5000/pid1 --binaries released",
         "an_image_is_pushed_anew_only_if_its_base_has_moved",
@@ -152,20 +154,24 @@ const RUN_BY: &[(&str, &str)] = &[
     ("cargo xtask lock --check", "a_base_that_has_moved_is_named_and_builds_stay_where_they_were"),
     ("cargo xtask lock", "lock_writes_down_what_every_platform_is"),
     ("cargo xtask image debian --mirror", "a_second_build_needs_no_registry"),
+    ("cargo xtask image --builder docker", "docker_as_the_builder_makes_the_same_layout_each_time"),
     ("cargo xtask image", "a_second_run_is_up_to_date_and_touches_nothing"),
     ("cargo xtask smoke --engine", "every_image_passes_and_nothing_of_it_stays"),
     ("cargo xtask smoke", "smoke_tests_run_what_the_registry_has"),
-    ("cargo xtask run", "orphans_are_reaped_by_pid1"),
+    ("cargo xtask run docker-testing orphans", "orphans_are_reaped_by_pid1"),
     (
         "cargo xtask push 127.0.0.1:5000/new --mount-from",
         "what_the_other_repository_has_is_mounted_and_the_rest_is_uploaded",
     ),
-    ("cargo xtask push", "a_dry_run_prints_what_a_push_would_send_and_sends_nothing"),
+    (
+        "cargo xtask push 127.0.0.1:5000/pid1 --dry-run",
+        "a_dry_run_prints_what_a_push_would_send_and_sends_nothing",
+    ),
     ("cargo xtask reproduce", "what_was_published_is_reproduced_and_what_was_changed_is_named"),
     ("cargo xtask attach", "what_is_attached_is_listed_by_the_api_and_no_tag"),
-    ("skopeo copy", "a_copy_of_all_platforms_has_the_same_digest"),
+    ("skopeo copy --quiet oci:", "skopeo_loads_a_layout_into_docker"),
     ("docker run --rm --entrypoint", "docker_shows_what_the_sandbox_shows"),
-    ("docker run --rm", "a_layout_can_be_loaded_and_run"),
+    ("docker run --rm pid1:docker-testing", "skopeo_loads_a_layout_into_docker"),
     ("sha256sum --check", "the_release_is_what_its_checksums_say"),
 ];
 
@@ -176,6 +182,9 @@ const RUN_NOWHERE: &[&str] = &["cargo xtask test", "curl ", "gh ", "cosign "];
 fn every_command_of_the_readme_is_run_by_a_test() {
     let tests: String = files(".rs").into_iter().map(|(_, text)| text).collect();
     let readme = read("README.md");
+    for (start, _) in RUN_BY {
+        assert!(readme.contains(&format!("\n{start}")), "README.md has no `{start}` any more");
+    }
     let blocks = readme.split("```sh\n").skip(1).filter_map(|it| it.split("```").next());
     for command in blocks.flat_map(str::lines) {
         if RUN_NOWHERE.iter().any(|it| command.starts_with(it)) {
@@ -197,7 +206,10 @@ fn the_commands_of_the_workflows_are_commands() {
     ];
     for (name, text) in files(".yml") {
         for line in text.lines() {
-            let Some((_, command)) = line.split_once("run: cargo xtask ") else { continue };
+            // The second is the same, compiled by a job before.
+            let starts = ["run: cargo xtask ", "run: target/debug/xtask "];
+            let found = starts.iter().find_map(|start| line.split_once(start));
+            let Some((_, command)) = found else { continue };
             let command = values
                 .iter()
                 .fold(command.to_string(), |it, (variable, value)| it.replace(variable, value));
@@ -234,6 +246,16 @@ fn the_dockerfiles_of_the_readmes_are_the_examples() {
     }
 }
 
+/// As people copy them; the compose file of the examples is started by a test.
+#[test]
+fn the_yaml_of_the_readme_is_that_of_the_examples() {
+    let readme = read("README.md");
+    let blocks = readme.split("```yaml\n").skip(1);
+    let blocks: Vec<_> = blocks.filter_map(|it| it.split("```").next()).collect();
+    let names = ["images/examples/server.compose.yaml", "images/examples/server.pod.yaml"];
+    assert_eq!(blocks, names.map(read));
+}
+
 #[test]
 fn actions_are_pinned_by_commit() {
     for (name, text) in files(".yml") {
@@ -249,15 +271,80 @@ fn actions_are_pinned_by_commit() {
 
 #[test]
 fn workflows_only_call_the_xtask() {
-    // `exit 1` is what the job says that fails where another was skipped; and before there is a
-    // checkout, there is no xtask to ask for the release to check out.
-    let allowed = ["cargo xtask ", ".ci/", "sudo .ci/", "exit 1", "gh release "];
+    // `exit 1` is what the job says that fails where another was skipped; before there is a
+    // checkout, there is no xtask to ask for the release to check out; and artifacts keep the modes
+    // of files only in a tar.
+    let own = ["cargo xtask ", "target/debug/xtask ", ".ci/", "sudo .ci/"];
+    let allowed = [own.as_slice(), &["exit 1", "gh release ", "tar --"]].concat();
     for (name, text) in files(".yml") {
         for line in text.lines() {
             let Some((_, command)) = line.split_once("run: ") else { continue };
             let calls = allowed.iter().any(|it| command.starts_with(it));
             assert!(calls, "{name}: `{command}` belongs into the xtask");
         }
+    }
+}
+
+/// The jobs of a workflow: the keys at the first level below `jobs:`, each with its lines.
+fn jobs(text: &str) -> Vec<(&str, String)> {
+    let (_, jobs) = text.split_once("\njobs:\n").unwrap();
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for line in jobs.lines() {
+        match line.strip_prefix("  ").and_then(|it| it.strip_suffix(':')) {
+            Some(name) if !name.starts_with(' ') => found.push((name, String::new())),
+            _ => found.last_mut().unwrap().1.extend([line, "\n"]),
+        }
+    }
+    found
+}
+
+#[test]
+fn no_job_of_ci_can_fail_unseen() {
+    let text = read(".github/workflows/ci.yml");
+    let jobs = jobs(&text);
+    let (_, complete) = jobs.iter().find(|(name, _)| *name == "complete").unwrap();
+    let names: Vec<_> = jobs.iter().map(|it| it.0).filter(|it| *it != "complete").collect();
+    assert!(complete.contains(&format!("    needs: [{}]\n", names.join(", "))), "{complete}");
+}
+
+#[test]
+fn what_moves_tags_moves_them_one_after_the_other() {
+    for name in ["release.yml", "bases.yml"] {
+        let text = read(&format!(".github/workflows/{name}"));
+        let waits = "\nconcurrency:\n  group: tags\n  cancel-in-progress: false\n";
+        assert!(text.contains(waits), "{name}");
+    }
+}
+
+/// Whoever compiles runs what his dependencies want; whoever may sign, signs in our name.
+#[test]
+fn no_job_that_may_sign_compiles() {
+    for (name, text) in files(".yml").iter().filter(|(name, _)| name.starts_with(".github/")) {
+        for (job, lines) in jobs(text) {
+            let signs = lines.contains("id-token: write");
+            assert!(!signs || !lines.contains("cargo "), "{name}: {job}");
+        }
+    }
+}
+
+#[test]
+fn registries_are_told_names_in_lower_case() {
+    for (name, text) in files(".yml") {
+        assert!(!text.contains("ghcr.io/$GITHUB"), "{name}: `$GITHUB_REPOSITORY` has capitals");
+        assert!(!text.contains("ghcr.io/${{"), "{name}: a repository's name has capitals");
+    }
+}
+
+#[test]
+fn signatures_are_checked_against_the_workflow_that_makes_them() {
+    let readme = read("README.md");
+    let place = env!("CARGO_PKG_REPOSITORY").replace('.', r"\.");
+    let identity = format!(r"'^{place}/\.github/workflows/release\.yml@refs/tags/v'");
+    for line in readme.lines().filter(|it| it.starts_with("cosign verify")) {
+        assert!(line.contains(&format!("--certificate-identity-regexp {identity} ")), "{line}");
+    }
+    for line in readme.lines().filter(|it| it.starts_with("gh attestation verify")) {
+        assert!(line.contains("/.github/workflows/release.yml"), "{line}");
     }
 }
 

@@ -13,6 +13,7 @@ mod dist;
 mod distributions;
 mod lint;
 mod package;
+mod plan;
 mod release;
 
 mod blog;

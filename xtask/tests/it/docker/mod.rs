@@ -6,4 +6,5 @@ mod daemon;
 mod demo;
 mod dockerfile;
 mod init;
+mod readme;
 mod snippets;

@@ -58,7 +58,7 @@ pub fn published() -> &'static Published {
 }
 
 /// Commits the tree as it is into a new repository.
-fn commit(source: &Path) -> String {
+pub fn commit(source: &Path) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let files =
         tool("git", &["ls-files", "-z", "--cached", "--others", "--exclude-standard"], root);

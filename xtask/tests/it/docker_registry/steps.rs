@@ -67,11 +67,11 @@ impl Setting {
         Setting { server, target, notes }
     }
 
+    /// Takes the steps without cargo, which the job that signs must not run.
     fn release(&self, steps: &[&str]) -> Done {
         let repository = format!("--repository={}/pid1", self.server.address);
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.arg("release").args(steps).args(["--without-distributions", &repository]);
-        // Without cargo, which the job that signs must not run.
         command.env("PATH", format!("{}:/usr/bin:/bin", self.bin())).env_remove("CARGO");
         command.env("NOTES", self.notes.path()).env("CARGO_TARGET_DIR", self.target.path());
         done(&mut command)
@@ -138,4 +138,13 @@ fn an_attestation_is_published_under_a_name_of_its_own() {
     succeeds(setting.release(&["push", "tag", "draft"]));
     succeeds(setting.release(&["publish", "--attestation", bundle.to_str().unwrap()]));
     assert_eq!(setting.note("assets/attestation.sigstore.json"), "attested");
+}
+
+#[test]
+fn the_next_job_needs_nothing_but_what_was_built() {
+    let (setting, host) = (Setting::new(), host());
+    let steps = ["push", "smoke", "tag", "draft", "sign", "publish", "--dry-run", "--platform"];
+    let done = succeeds(setting.release(&[&steps[..], &[&host]].concat()));
+    assert_eq!(done.stderr.matches("pulled ").count(), 3, "{}", done.stderr);
+    assert!(done.stderr.contains(" passed"), "{}", done.stderr);
 }

@@ -23,8 +23,8 @@ const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 /// The workflow that releases, as GitHub names it in certificates: only for tags of versions.
 pub const RELEASE: &str = "release.yml@refs/tags/v";
 
-/// The workflow that builds images anew on bases that have moved.
-const BASES: &str = "bases.yml@refs/heads/";
+/// The workflow that builds images anew on bases that have moved: only on the branch of releases.
+const BASES: &str = "bases.yml@refs/heads/main$";
 
 /// Signs the images that `refresh` has pushed.
 pub fn command(context: &Context, flags: &flags::Sign) -> Result<()> {

@@ -171,7 +171,8 @@ const RUN_BY: &[(&str, &str)] = &[
     ("cargo xtask attach", "what_is_attached_is_listed_by_the_api_and_no_tag"),
     ("skopeo copy --quiet oci:", "skopeo_loads_a_layout_into_docker"),
     ("docker run --rm --entrypoint", "docker_shows_what_the_sandbox_shows"),
-    ("docker run --rm pid1:docker-testing", "skopeo_loads_a_layout_into_docker"),
+    ("docker run --rm pid1:docker-testing ps", "skopeo_loads_a_layout_into_docker"),
+    ("docker run --rm pid1:docker-testing", "docker_shows_what_the_sandbox_shows"),
     ("sha256sum --check", "the_release_is_what_its_checksums_say"),
 ];
 
@@ -254,6 +255,13 @@ fn the_yaml_of_the_readme_is_that_of_the_examples() {
     let blocks: Vec<_> = blocks.filter_map(|it| it.split("```").next()).collect();
     let names = ["images/examples/server.compose.yaml", "images/examples/server.pod.yaml"];
     assert_eq!(blocks, names.map(read));
+    let help = read("pid1/tests/it/help.txt");
+    let words = readme.split(|it: char| !it.is_ascii_uppercase() && it != '_' && it != '1');
+    let variables: Vec<_> = words.filter(|it| it.starts_with("PID1_")).collect();
+    assert!(variables.len() > 10);
+    for variable in variables {
+        assert!(help.contains(&format!(" {variable}\n")), "README.md: there is no {variable}");
+    }
 }
 
 #[test]

@@ -47,7 +47,14 @@ mod skopeo {
         let mut load = Command::new("docker");
         succeeds(load.arg("load").stdin(skopeo.stdout.take().unwrap()));
         assert!(skopeo.wait().unwrap().success());
-        let said = succeeds(Command::new("docker").args(["run", "--rm", &image.0, "ps"])).stdout;
+        let said = succeeds(Command::new("docker").args([
+            "run",
+            "--rm",
+            "--network=none",
+            &image.0,
+            "ps",
+        ]))
+        .stdout;
         let lines: Vec<_> = said.lines().collect();
         assert!(lines.iter().any(|it| it.contains("/sbin/pid1")), "{said}");
     }

@@ -120,6 +120,7 @@ mod tests {
             env!("CARGO_PKG_REPOSITORY").replace('.', r"\.")
         );
         assert_eq!(identity(RELEASE), expected);
+        assert!(identity(BASES).ends_with(r"/\.github/workflows/bases\.yml@refs/heads/main$"));
     }
 
     #[test]

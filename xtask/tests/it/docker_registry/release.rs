@@ -127,7 +127,7 @@ fn a_release_is_rehearsed_and_repeated() {
 }
 
 /// Puts what the tag `from` points at under the tag `to`, with a change of its annotations.
-fn republish(server: &Server, from: &str, to: &str, name: &str, value: &str) -> String {
+pub fn republish(server: &Server, from: &str, to: &str, name: &str, value: &str) -> String {
     let (status, bytes) = server.get("pid1", &format!("manifests/{from}"));
     assert_eq!(status, 200);
     let mut index: Value = serde_json::from_slice(&bytes).unwrap();
@@ -149,7 +149,7 @@ fn tag(place: &Path, server: &Server) -> Done {
     done(&mut command)
 }
 
-const VERSION: &str = "org.opencontainers.image.version";
+pub const VERSION: &str = "org.opencontainers.image.version";
 
 #[test]
 fn a_release_that_is_run_again_moves_no_tag_back() {

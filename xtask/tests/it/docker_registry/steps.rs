@@ -8,6 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::release::{VERSION, republish};
 use super::server::{Door, Server};
 use crate::built::{Done, copy, done, host};
 use crate::dist::{dist_in, place, succeeds};
@@ -138,6 +139,16 @@ fn an_attestation_is_published_under_a_name_of_its_own() {
     succeeds(setting.release(&["push", "tag", "draft"]));
     succeeds(setting.release(&["publish", "--attestation", bundle.to_str().unwrap()]));
     assert_eq!(setting.note("assets/attestation.sigstore.json"), "attested");
+}
+
+#[test]
+fn a_backport_is_not_the_latest_release() {
+    let setting = Setting::new();
+    succeeds(setting.release(&["push", "tag", "draft"]));
+    let own = format!("{}-static", env!("CARGO_PKG_VERSION"));
+    republish(&setting.server, &own, "latest", VERSION, "99.0.0");
+    succeeds(setting.release(&["publish"]));
+    assert!(setting.note("published").contains(" --latest=false"), "{}", setting.note("published"));
 }
 
 #[test]

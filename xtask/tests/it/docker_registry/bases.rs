@@ -203,15 +203,19 @@ fn a_base_keeps_its_layers_and_gets_one_more_behind_its_links() {
     assert_eq!(bytes, b"pid1 for linux/amd64");
 }
 
-#[test]
-fn a_base_keeps_its_configuration_but_for_what_is_ours() {
-    let mut standin = Standin::debian();
-    standin.config = json!({
+/// A stand-in whose configuration says all that one can.
+fn with_all() -> Standin {
+    let config = json!({
         "Cmd": ["theirs"], "Entrypoint": ["/theirs"], "Env": ["PATH=/theirs", "A=1"],
-        "User": "somebody", "WorkingDir": "/home", "StopSignal": "SIGINT",
+        "User": "somebody", "WorkingDir": "/usr", "StopSignal": "SIGINT",
         "Labels": { "theirs": "1", "org.opencontainers.image.title": "theirs" },
     });
-    let setting = Setting::locked(&standin);
+    Standin { config, ..Standin::debian() }
+}
+
+#[test]
+fn a_base_keeps_its_configuration_but_for_what_is_ours() {
+    let setting = Setting::locked(&with_all());
     succeeds(&mut setting.xtask(&["image", "debian"]));
     // 64-bit ARM, to which the stand-in gives a variant.
     let config = &setting.place.configurations("debian")[1];
@@ -225,7 +229,7 @@ fn a_base_keeps_its_configuration_but_for_what_is_ours() {
     assert_eq!(config["Cmd"], json!(["bash"]));
     assert_eq!(config["Env"], json!(["PATH=/theirs", "A=1"]));
     let kept = ["User", "WorkingDir", "StopSignal"].map(|it| config[it].as_str().unwrap());
-    assert_eq!(kept, ["somebody", "/home", "SIGINT"]);
+    assert_eq!(kept, ["somebody", "/usr", "SIGINT"]);
     assert_eq!(config["Labels"]["theirs"], json!("1"));
     let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].clone();
     let expected = (json!("pid1 debian"), json!(DEBIAN), json!(setting.index));

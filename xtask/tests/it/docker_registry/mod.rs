@@ -12,7 +12,7 @@ pub mod reproduce;
 pub mod server;
 mod steps;
 mod token;
-mod users;
+pub mod users;
 
 use std::fs;
 use std::path::Path;

@@ -48,6 +48,25 @@ fn a_builder_is_chosen_by_its_name() {
     assert_eq!(error, expected);
 }
 
+/// As one elsewhere is: a context that says how it is reached, here the daemon of this machine.
+#[test]
+fn a_builder_elsewhere_makes_the_same_layout() {
+    let (ours, theirs) = (Place::new(), Place::new());
+    ours.build(&[&["docker-testing"][..], &PLATFORMS].concat());
+    let here = std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".to_string());
+    let home = tempfile::tempdir().unwrap();
+    let mut create = Command::new("docker");
+    create.args(["context", "create", "elsewhere", "--docker", &format!("host={here}")]);
+    succeeds(create.env("DOCKER_CONFIG", home.path()));
+    let mut build = theirs.command();
+    build.args(["docker-testing", "--builder", "docker:elsewhere"]).args(PLATFORMS);
+    // Only the context knows where it is, and buildx builds there only when that is chosen, too.
+    build.env("DOCKER_CONFIG", home.path()).env("DOCKER_CONTEXT", "elsewhere");
+    build.env_remove("DOCKER_HOST");
+    succeeds(&mut build);
+    dockerfile::are_same(&ours, &theirs, "docker-testing");
+}
+
 #[test]
 fn a_docker_that_is_not_there_is_asked_for() {
     let place = Place::new();

@@ -2,13 +2,12 @@
 
 use crate::image::dockerfile::are_same;
 use crate::image::place::{Place, succeeds};
-use crate::standins::Standin;
 
-use super::{BUILDS, Setting, are_on_the_same_layers};
+use super::{BUILDS, Setting, are_on_the_same_layers, with_all};
 
 #[test]
 fn docker_builds_on_the_locked_base_from_the_mirror() {
-    let (setting, theirs) = (Setting::locked(&Standin::debian()), Place::new());
+    let (setting, theirs) = (Setting::locked(&with_all()), Place::new());
     succeeds(&mut setting.xtask(&BUILDS));
     let mut build = setting.xtask(&BUILDS);
     succeeds(build.args(["--builder", "docker"]).env("CARGO_TARGET_DIR", theirs.path()));

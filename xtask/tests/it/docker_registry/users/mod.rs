@@ -1,8 +1,8 @@
 //! What users do with the images: the README's Dockerfiles, built on what a registry gives and run,
 //! for this machine and two others.
 
-mod docker;
-mod podman;
+pub mod docker;
+pub mod podman;
 
 use std::fs;
 use std::path::Path;

@@ -86,7 +86,8 @@ fn check(context: &Context, old: &Lock, found: &Lock) -> Result<()> {
     bail!("bases have moved, run `cargo xtask lock`:\n{}", lines.join("\n"))
 }
 
-/// The bases of the plan's images, with all that stands on them in the `whole`: an entry is for all.
+/// The bases of the plan's images, with all that stands on them in the `whole`: an entry is for
+/// all of it.
 fn of_the_same_bases<'a>(plan: &Plan, whole: &'a Plan) -> Vec<Wanted<'a>> {
     let named = wanted(plan);
     let mut all = wanted(whole);

@@ -29,8 +29,9 @@ impl Machine {
             Machine::Qemu(path) => stamp(path),
             Machine::Registered => {
                 let entry = binfmt::registered(platform).unwrap_or_default();
-                let path = binfmt::interpreter_of(&entry);
-                path.map_or(Ok(String::new()), |it| stamp(it.as_ref()))
+                let path = binfmt::interpreter_of(&entry).unwrap_or_default();
+                // It may have come from an image, and be nowhere here: then the entry has to do.
+                Ok(stamp(path.as_ref()).unwrap_or(entry))
             }
         }
     }

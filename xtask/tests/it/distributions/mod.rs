@@ -26,7 +26,7 @@ fn succeeds(done: &Done) {
     assert_eq!(done.code, Some(0), "{}", done.stderr);
 }
 
-/// Stand-ins in a registry, and a target folder with the binaries that `cargo xtask test` has built.
+/// Stand-ins in a registry, and a target folder with the binaries that `cargo xtask test` built.
 struct Setting {
     server: Server,
     folder: TempDir,

@@ -225,9 +225,7 @@ fn a_fault_among_the_tags(name: &str, fault: Fault, cause: &str) {
     proxy.heal();
     new.push(&[&repository, "scratch"]);
     server.has_all("pid1", &new, "scratch");
-    println!(
-        "| after the first tag | TagPut | {name} | each tag is old or new; the next push completes |"
-    );
+    println!("| after a tag | TagPut | {name} | each tag is old or new; the next push completes |");
 }
 
 /// A project with two images, a registry, and a proxy in front of it.

@@ -30,8 +30,8 @@ const PLATFORMS: &[&str] =
 
 /// What these images lack of what the plan has.
 const LACKING: &str = "pushed without linux/arm64, linux/386, linux/ppc64le, linux/loong64, for \
-                       which it was not built; its tags move in spite of that, `push --untagged` leaves \
-                       them";
+                       which it was not built; its tags move in spite of that, `push --untagged` \
+                       leaves them";
 
 /// `bob:hunter2`, as logins are written down.
 const BOB: &str = "Ym9iOmh1bnRlcjI=";

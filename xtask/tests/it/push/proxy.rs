@@ -17,8 +17,6 @@ const PAUSE: Duration = Duration::from_millis(125);
 /// How long a request waits for others.
 const MEETING: Duration = Duration::from_secs(20);
 
-const ERROR: &str = "HTTP/1.1 500 Internal Server Error\r\n";
-
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -183,8 +181,7 @@ impl Proxy {
                 let head = format!("HTTP/1.1 {status}\r\n{header}Content-Length: {length}\r\n");
                 client.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())
             }
-            // Until the client has had enough.
-            Fault::Hang => io::copy(&mut client, &mut io::sink()).map(drop),
+            Fault::Hang => hang(&mut client),
             Fault::CutRequest => {
                 swallow(&mut client, request.length() / 2)?;
                 client.shutdown(Shutdown::Both)
@@ -200,26 +197,16 @@ impl Proxy {
             Fault::HangAnswer => {
                 let answer = self.forward(request, &mut client)?;
                 client.write_all(&answer[..answer.len().min(20)])?;
-                io::copy(&mut client, &mut io::sink()).map(drop)
+                hang(&mut client)
             }
             Fault::HangEnd => {
                 let answer = self.forward(request, &mut client)?;
                 client.write_all(&answer[..answer.len().saturating_sub(1)])?;
-                io::copy(&mut client, &mut io::sink()).map(drop)
+                hang(&mut client)
             }
-            Fault::HangBody => {
+            Fault::HangBody | Fault::Endless => {
                 swallow(&mut client, request.length())?;
-                client.write_all(format!("{ERROR}Content-Length: 100\r\n\r\n{{").as_bytes())?;
-                io::copy(&mut client, &mut io::sink()).map(drop)
-            }
-            Fault::Endless => {
-                swallow(&mut client, request.length())?;
-                client
-                    .write_all(format!("{ERROR}Transfer-Encoding: chunked\r\n\r\n").as_bytes())?;
-                // Until the client has had enough.
-                loop {
-                    client.write_all(format!("1000\r\n{}\r\n", " ".repeat(0x1000)).as_bytes())?;
-                }
+                complain(&mut client, fault == Fault::Endless)
             }
             Fault::Meet(count) => {
                 let stage = request.stage();
@@ -338,6 +325,24 @@ impl Head {
             "GET" | "POST" if path.starts_with("/token") => Stage::Token,
             _ => Stage::Other,
         }
+    }
+}
+
+/// Says nothing, until the client has had enough.
+fn hang(client: &mut TcpStream) -> io::Result<()> {
+    io::copy(client, &mut io::sink()).map(drop)
+}
+
+/// Begins to say what is wrong, and stops, or never stops.
+fn complain(client: &mut TcpStream, is_endless: bool) -> io::Result<()> {
+    let error = "HTTP/1.1 500 Internal Server Error";
+    if !is_endless {
+        client.write_all(format!("{error}\r\nContent-Length: 100\r\n\r\n{{").as_bytes())?;
+        return hang(client);
+    }
+    client.write_all(format!("{error}\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes())?;
+    loop {
+        client.write_all(format!("1000\r\n{}\r\n", " ".repeat(0x1000)).as_bytes())?;
     }
 }
 

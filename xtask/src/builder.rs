@@ -195,6 +195,9 @@ fn docker(context: &Context, builder: Option<&str>, job: &Job, folder: &Path) ->
     let layout = folder.join("layout");
     let platforms: Vec<_> = job.platforms.iter().map(ToString::to_string).collect();
     let mut command = Command::new("docker");
+    // The builder of a context is only there for who is in the context.
+    let of_context = builder.filter(|name| is_context(name));
+    command.args(of_context.iter().flat_map(|name| ["--context", name]));
     command.args(["buildx", "build"]);
     command.args(builder.iter().flat_map(|name| ["--builder", name]));
     // Those would be manifests beside each platform's, and no two builds have the same.
@@ -211,6 +214,13 @@ fn docker(context: &Context, builder: Option<&str>, job: &Job, folder: &Path) ->
     run(context, command, job, folder)
         .with_context(|| format!("cannot build `{}` with docker", job.name))?;
     job.platforms.iter().map(|platform| made(&layout, platform, Platform::is_of)).collect()
+}
+
+/// Whether docker knows a context of this name.
+fn is_context(name: &str) -> bool {
+    let mut inspect = Command::new("docker");
+    inspect.args(["context", "inspect", name]).stdin(Stdio::null());
+    inspect.output().is_ok_and(|it| it.status.success())
 }
 
 fn podman(context: &Context, job: &Job, folder: &Path) -> Result<Vec<Made>> {

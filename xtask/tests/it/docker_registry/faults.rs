@@ -15,8 +15,7 @@ use crate::push::proxy::{Fault, Proxy, Stage};
 /// How many pushes are under way at once: most of them wait for a retry.
 const THREADS: usize = 8;
 
-/// How long xtask waits for an answer.
-const TIMEOUT: &str = "--timeout=1";
+const PATIENT: &str = "--timeout=60";
 
 /// How long it may take to leave after Ctrl-C.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -79,9 +78,9 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn push(&self) -> Run {
+    fn push(&self, timeout: &str) -> Run {
         let repository = format!("{}/{}", self.proxy.address, self.name);
-        let mut arguments = vec!["push", &repository, "scratch", TIMEOUT];
+        let mut arguments = vec!["push", &repository, "scratch", timeout];
         // A repository that nobody has: the registry begins an upload instead.
         let from = format!("--mount-from={}/nothing", self.proxy.address);
         if self.stage == Stage::Mount {
@@ -99,9 +98,17 @@ impl Row<'_> {
     /// Pushes while nothing is wrong: then all is there.
     fn completes(&self) {
         self.proxy.heal();
-        let run = self.push();
+        let run = self.push(PATIENT);
         assert_eq!(run.code, Some(0), "{}: {}", self.name, run.stderr);
         self.server.has_all(&self.name, self.project, "scratch");
+    }
+}
+
+/// How long xtask waits for an answer: where one comes, a busy machine may take its time.
+fn timeout(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Hang | Fault::HangAnswer | Fault::HangBody => "--timeout=1",
+        _ => PATIENT,
     }
 }
 
@@ -153,7 +160,7 @@ fn a_fault_that_passes_is_survived() {
 /// The push succeeds in spite of the fault.
 pub fn passes(row: &Row) -> &'static str {
     row.proxy.set(row.stage, row.fault, 2);
-    let run = row.push();
+    let run = row.push(timeout(row.fault));
     assert_eq!(run.code, Some(0), "{}: {}", row.name, run.stderr);
     // It has met the fault, and says so.
     assert!(run.stderr.contains(row.cause), "{}: {}", row.name, run.stderr);
@@ -169,7 +176,7 @@ fn a_fault_that_stays_moves_no_tag_and_the_next_push_completes() {
 /// The push fails, and the next one succeeds.
 pub fn stays(row: &Row) -> &'static str {
     row.proxy.set(row.stage, row.fault, usize::MAX);
-    let run = row.push();
+    let run = row.push(timeout(row.fault));
     let last = run.stderr.lines().last().unwrap_or_default().to_string();
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{}: {last}", row.name);
     assert!(last.contains(row.step) && last.contains(row.cause), "{}: {last}", row.name);
@@ -208,7 +215,7 @@ fn a_fault_among_the_tags(name: &str, fault: Fault, cause: &str) {
     let old = Project::new(&["scratch"], &["linux/386"], 500);
     old.push(&[&repository, "scratch"]);
     proxy.set_after(1, Stage::TagPut, fault);
-    let run = new.run(&["push", &repository, "scratch", TIMEOUT]);
+    let run = new.run(&["push", &repository, "scratch", timeout(fault)]);
     let last = run.stderr.lines().last().unwrap_or_default();
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{name}: {last}");
     let start = format!("error: cannot move all tags of `{repository}`: cannot move the tag `");

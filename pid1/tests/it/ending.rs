@@ -64,14 +64,24 @@ fn without_init_what_remains_is_killed_without_a_word() {
     assert_eq!(running.finish().status.code(), Some(3));
 }
 
-#[test]
-fn stopped_processes_are_continued() {
-    let script = "
+/// A process that has stopped when its parent ends.
+const STOPPED: &str = "
         sh -c 'trap \"echo got TERM; exit\" TERM; echo ready; kill -STOP $$; while :; do sleep 1000 & wait; done' &
         while ! grep -q 'State:.T' /proc/$!/status; do :; done; exit 3";
-    let mut running = Container::init(&sh(script)).start();
+
+#[test]
+fn stopped_processes_are_continued() {
+    let mut running = Container::init(&sh(STOPPED)).start();
     running.expect("ready");
     running.expect("got TERM");
+    assert_eq!(running.finish().status.code(), Some(3));
+}
+
+#[test]
+fn without_init_stopped_processes_are_killed_without_a_word() {
+    let mut running = Container::bare(&sh(STOPPED)).start();
+    running.expect("ready");
+    running.expect("");
     assert_eq!(running.finish().status.code(), Some(3));
 }
 

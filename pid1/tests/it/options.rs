@@ -76,26 +76,13 @@ const GROUP: &str = "
 
 #[test]
 fn signal_group_reaches_the_whole_group() {
-    let mut running = Container::init(&with(&["--signal-group"], GROUP)).start();
-    running.expect("ready");
-    running.expect("ready");
-    running.signal(libc::SIGUSR1);
-    let mut lines = [running.line(), running.line()];
-    lines.sort();
-    assert_eq!(lines, ["leader", "member"]);
-    running.destroy();
+    let group = Container::init(&with(&["--signal-group"], GROUP));
+    assert_eq!(who_gets_usr1(group, 1), ["leader", "member"]);
 }
 
 #[test]
 fn without_signal_group_the_child_alone_is_signalled() {
-    let mut running = Container::init(&with(&[], GROUP)).start();
-    running.expect("ready");
-    running.expect("ready");
-    running.signal(libc::SIGUSR1);
-    running.expect("leader");
-    running.signal(libc::SIGUSR1);
-    running.expect("leader");
-    running.destroy();
+    assert_eq!(who_gets_usr1(Container::init(&with(&[], GROUP)), 2), ["leader", "leader"]);
 }
 
 #[test]
@@ -305,11 +292,10 @@ fn what_was_killed_is_named() {
     assert_eq!(last, Some("pid1: ended code=3 remaining=1 killed=1 names=sleep"));
 }
 
-#[test]
-fn processes_that_came_in_from_outside_get_time_too() {
-    let script = "echo ready; read go; exit 3";
-    let container = Container::init(&with(&["-t", "30"], script)).stdin(Stdio::piped());
-    let mut running = container.start();
+/// Ends `container` with a visitor in it. Gives what that one says, and its exit code.
+#[track_caller]
+fn end_with_a_visitor(container: Container) -> (Option<String>, Option<i32>) {
+    let mut running = container.stdin(Stdio::piped()).start();
     running.expect("ready");
     // As `docker exec` does: no child of anybody in the container.
     // A signal that comes between a shell's fork and exec is lost: wait until that is over.
@@ -329,10 +315,106 @@ fn processes_that_came_in_from_outside_get_time_too() {
     let mut lines =
         std::io::BufRead::lines(std::io::BufReader::new(visitor.stdout.take().unwrap()));
     assert_eq!(lines.next().unwrap().unwrap(), "in");
-    let start = Instant::now();
     drop(running.stdin.take());
-    assert_eq!(lines.next().unwrap().unwrap(), "visitor got TERM");
-    assert_eq!(visitor.wait().unwrap().code(), Some(5));
+    let said = lines.next().map(Result::unwrap);
+    let code = visitor.wait().unwrap().code();
     assert_eq!(running.finish().status.code(), Some(3));
+    (said, code)
+}
+
+const UNTIL_TOLD: &str = "echo ready; read go; exit 3";
+
+#[test]
+fn processes_that_came_in_from_outside_get_time_too() {
+    let start = Instant::now();
+    let ended = end_with_a_visitor(Container::init(&with(&["-t", "30"], UNTIL_TOLD)));
+    assert_eq!(ended, (Some("visitor got TERM".to_owned()), Some(5)));
     assert!(start.elapsed() < DEADLINE / 3, "{:?}", start.elapsed());
+}
+
+#[test]
+fn without_init_they_are_killed_without_a_word() {
+    let (said, code) = end_with_a_visitor(Container::bare(&with(&[], UNTIL_TOLD)));
+    assert_eq!(said, None);
+    assert_ne!(code, Some(5));
+}
+
+type Check = fn(Container);
+
+/// Each option that has a variable, a value for both, a script, and what both must do to it.
+const BOTH_WAYS: &[(&str, &str, &str, &str, Check)] = &[
+    ("--kill-after", "PID1_KILL_AFTER", "0.2", DEAF, |container| {
+        let mut running = container.env("PID1_TIMEOUT", "0.2").start();
+        running.expect("ready");
+        running.signal(libc::SIGTERM);
+        assert_eq!(running.finish().status.code(), Some(137));
+    }),
+    ("--drain", "PID1_DRAIN", "0.4", SAY_SIGNALS, |container| {
+        let mut running = container.start();
+        running.expect("ready");
+        running.signal(libc::SIGTERM);
+        running.signal(libc::SIGUSR1);
+        running.expect("USR1");
+        running.expect("TERM");
+    }),
+    ("--signal-group", "PID1_SIGNAL_GROUP", "1", GROUP, |container| {
+        assert_eq!(who_gets_usr1(container, 1), ["leader", "member"]);
+    }),
+    ("--wait-all", "PID1_WAIT_ALL", "1", "(read go; echo last) <&7 & exit 3", |container| {
+        let (release, container) = container.with_pipe_to_read();
+        let mut running = container.start();
+        running.wait_until_idle();
+        drop(release);
+        running.expect("last");
+        assert_eq!(running.finish().status.code(), Some(3));
+    }),
+    ("--timeout", "PID1_TIMEOUT", "0.1", "trap '' TERM; sleep 1000 & exit 3", |container| {
+        let said = container.env("PID1_VERBOSE", "1").run_to(3).stderr;
+        assert!(said.contains("ended code=3 remaining=1 killed=1"), "{said}");
+    }),
+    ("--verbose", "PID1_VERBOSE", "1", "(true &); exit 3", |container| {
+        let said = container.run_to(3).stderr;
+        assert!(said.starts_with("pid1: started pid=") && !said.contains("reaped"), "{said}");
+    }),
+    ("--log", "PID1_LOG", "json", "exit 3", |container| {
+        let said = container.env("PID1_VERBOSE", "1").run_to(3).stderr;
+        assert!(said.lines().all(|line| line.starts_with("{\"program\":\"pid1\",")), "{said}");
+        assert_ne!(said, "");
+    }),
+];
+
+/// Who says that they got USR1, sent that many times: two lines in all.
+#[track_caller]
+fn who_gets_usr1(container: Container, times: usize) -> [String; 2] {
+    let mut running = container.start();
+    running.expect("ready");
+    running.expect("ready");
+    let mut lines = [0, 1].map(|index| {
+        if index < times {
+            running.signal(libc::SIGUSR1);
+        }
+        running.line()
+    });
+    running.destroy();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn by_option_or_by_variable_it_does_the_same() {
+    for (option, variable, value, script, check) in BOTH_WAYS {
+        let word = if *value == "1" { (*option).to_owned() } else { format!("{option}={value}") };
+        check(Container::init(&with(&[&word], script)));
+        check(Container::init(&with(&[], script)).env(variable, value));
+    }
+}
+
+#[test]
+fn a_switch_whose_variable_is_0_is_off() {
+    let group = Container::init(&with(&[], GROUP)).env("PID1_SIGNAL_GROUP", "0");
+    assert_eq!(who_gets_usr1(group, 2), ["leader", "leader"]);
+    let script = "(sleep 1000 &); exit 3";
+    Container::init(&with(&[], script)).env("PID1_WAIT_ALL", "0").run_to(3);
+    let quiet = Container::init(&with(&[], script)).env("PID1_VERBOSE", "0").run_to(3);
+    assert_eq!(quiet.stderr, "");
 }

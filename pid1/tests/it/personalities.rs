@@ -1,10 +1,13 @@
 //! Section 5: called by another init's name, it takes that one's options and keeps its habits.
 
 use std::process::Stdio;
+use std::time::Instant;
 
 use nix::libc;
+use nix::unistd::{ForkResult, fork};
 
-use crate::container::{Container, Outcome, sh, with};
+use crate::container::{Container, DEADLINE, Outcome, sh, with};
+use crate::running::children;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TINIS: [&str; 3] = ["tini", "tini-static", "docker-init"];
@@ -20,8 +23,13 @@ fn check_script(name: &str, options: &[&str], script: &str, code: i32) -> Outcom
     Container::called(name, &with(options, script)).run_to(code)
 }
 
-/// Runs `words`, which start with `name`, as an ordinary process of a container.
+/// Runs `words` after `name` as an ordinary process of a container.
 fn not_first(name: &str, words: &str) -> Outcome {
+    not_first_in(name, &format!("$INIT {words}; echo code $?"))
+}
+
+/// Runs `script`, in which `$INIT` is us, called `name`.
+fn not_first_in(name: &str, script: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join(name);
     let mut pid1 = crate::container::pid1();
@@ -29,8 +37,7 @@ fn not_first(name: &str, words: &str) -> Outcome {
     std::os::unix::fs::symlink(binary, &link).unwrap();
     pid1.push(link.into_os_string());
     let pid1 = pid1.join(std::ffi::OsStr::new(" "));
-    let outer = format!("{} {words}; echo code $?", pid1.to_str().unwrap());
-    Container::bare(&sh(&outer)).run_to(0)
+    Container::bare(&sh(script)).env("INIT", pid1.to_str().unwrap()).run_to(0)
 }
 
 #[test]
@@ -194,11 +201,21 @@ fn dumb_init_rewrites() {
 
 #[test]
 fn dumb_init_makes_terminal_stops_real() {
+    for (name, signal) in
+        [("TSTP", libc::SIGTSTP), ("TTIN", libc::SIGTTIN), ("TTOU", libc::SIGTTOU)]
+    {
+        check_terminal_stop(name, signal);
+    }
+}
+
+#[track_caller]
+fn check_terminal_stop(name: &str, signal: i32) {
     // A program cannot have a trap for what it gets instead.
-    let script = "trap 'echo TSTP' TSTP; echo ready; while :; do sleep 1000 & wait; done";
-    let mut running = Container::called("dumb-init", &sh(script)).start();
+    let script =
+        format!("trap 'echo {name}' {name}; echo ready; while :; do sleep 1000 & wait; done");
+    let mut running = Container::called("dumb-init", &sh(&script)).start();
     running.expect("ready");
-    running.signal(libc::SIGTSTP);
+    running.signal(signal);
     let stopped = || {
         let children = format!("/proc/{0}/task/{0}/children", running.init);
         let child = std::fs::read_to_string(children).unwrap();
@@ -210,11 +227,11 @@ fn dumb_init_makes_terminal_stops_real() {
     }
     running.destroy();
     // Unless it is rewritten: then it comes as that.
-    let options = ["-r", "20:20"];
-    let mut running = Container::called("dumb-init", &with(&options, script)).start();
+    let options = ["-r", &format!("{signal}:{signal}")];
+    let mut running = Container::called("dumb-init", &with(&options, &script)).start();
     running.expect("ready");
-    running.signal(libc::SIGTSTP);
-    running.expect("TSTP");
+    running.signal(signal);
+    running.expect(name);
     running.destroy();
 }
 
@@ -303,4 +320,99 @@ fn catatonit_not_first_is_a_subreaper() {
 fn catatonit_debugs_by_variable() {
     let container = Container::called("catatonit", &sh("exit 0")).env("CATATONIT_DEBUG", "1");
     assert!(container.run_to(0).stderr.starts_with("catatonit: started pid="));
+}
+
+#[test]
+fn tini_adopts_orphans_by_option_or_by_variable() {
+    // In a session of its own it is out of reach of who ends only the command's group.
+    let until = "until pgrep -x sleep >/dev/null; do :; done";
+    let words = format!("sh -c '(setsid sleep 1000 &); {until}; exit 3'; echo code $?");
+    for init in ["$INIT -s", "TINI_SUBREAPER= $INIT"] {
+        let outcome = not_first_in("tini", &format!("{init} {words}; pgrep -xc sleep; true"));
+        assert_eq!((&*outcome.stdout, &*outcome.stderr), ("code 3\n0\n", ""), "{init}");
+    }
+    let outcome = not_first_in("tini", &format!("$INIT {words}; pgrep -xc sleep; true"));
+    assert_eq!(outcome.stdout, "code 3\n1\n");
+}
+
+#[test]
+fn tini_p_is_the_signal_for_our_parents_death() {
+    let said = tempfile::NamedTempFile::new().unwrap();
+    // The parent is killed; the signal is forwarded like any other.
+    let child = r"trap 'echo got USR1 >\$SAID; exit' USR1; kill -KILL \$PARENT
+        while :; do sleep 1000 & wait; done";
+    let parent = "PARENT=$$ $INIT -s -p SIGUSR1 sh -c \"$CHILD\" & wait";
+    let script = format!(
+        "export SAID={} CHILD=\"{child}\"; sh -c '{parent}' & \
+        until grep -q USR1 $SAID; do :; done; cat $SAID",
+        said.path().display()
+    );
+    assert_eq!(not_first_in("tini", &script).stdout, "got USR1\n");
+}
+
+/// Every way in which one of them is not the first process.
+const NOT_FIRST: [(&str, &str); 7] = [
+    ("tini", ""),
+    ("tini", "-s"),
+    ("docker-init", "-g"),
+    ("dumb-init", ""),
+    ("dumb-init", "-c"),
+    ("catatonit", ""),
+    ("pid1", "-s"),
+];
+
+#[test]
+fn not_first_they_end_nobody_but_their_own() {
+    for (name, options) in NOT_FIRST {
+        let script = format!(
+            "sleep 1000 & other=$!
+            $INIT {options} sh -c '(sleep 1000 &); exit 3' 2>/dev/null; echo code $?
+            kill -0 $other && echo bystander lives"
+        );
+        let said = not_first_in(name, &script).stdout;
+        assert_eq!(said, "code 3\nbystander lives\n", "{name} {options}");
+    }
+}
+
+#[test]
+fn helps_are_these() {
+    let whole = |text: &str| text.replace("VERSION", VERSION);
+    for name in TINIS {
+        assert_eq!(check(name, &["-h"], 0).stdout, whole(include_str!("tini.txt")));
+    }
+    assert_eq!(check("dumb-init", &["-h"], 0).stderr, whole(include_str!("dumb-init.txt")));
+    for name in CATATONITS {
+        assert_eq!(check(name, &["-h"], 0).stdout, include_str!("catatonit.txt"));
+    }
+}
+
+#[test]
+fn catatonit_reaps_while_it_pauses() {
+    let (release, container) = Container::called("catatonit", &["-P"]).with_pipe_to_read();
+    let container = container.setup(|| {
+        // SAFETY: between fork and exec; the child does nothing but system calls.
+        if let ForkResult::Child = unsafe { fork() }? {
+            let mut byte = 0u8;
+            // SAFETY: closes what only the other process uses; reads into what lives here until
+            // the pipe ends; does not return.
+            unsafe {
+                libc::syscall(libc::SYS_close_range, 0, 6, 0);
+                libc::syscall(libc::SYS_close_range, 8, u32::MAX, 0);
+                libc::read(7, (&raw mut byte).cast(), 1);
+                libc::_exit(0)
+            }
+        }
+        Ok(())
+    });
+    let running = container.start();
+    running.wait_until_idle();
+    assert_eq!(children(&running), ['S']);
+    drop(release);
+    let deadline = Instant::now() + DEADLINE;
+    while !children(&running).is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", children(&running));
+        std::thread::yield_now();
+    }
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.finish().status.code(), Some(0));
 }

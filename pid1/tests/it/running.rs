@@ -38,17 +38,33 @@ fn every_signal_is_forwarded() {
     running.destroy();
 }
 
+/// Handles no signal.
+const PLAIN: &str = "echo ready; read go; echo alive; exit 6";
+
+/// Those that end a program that does not handle them, and that nothing else comes with.
+const ENDING: [i32; 8] = [1, 10, 12, 13, 14, 15, 26, 27];
+
 #[test]
-fn without_init_a_first_process_ignores_sigterm() {
+fn a_signal_ends_a_program_that_does_not_handle_it() {
+    for signal in ENDING {
+        let mut running = Container::init(&sh(PLAIN)).stdin(Stdio::piped()).start();
+        running.expect("ready");
+        running.signal(signal);
+        let outcome = running.finish_by_itself();
+        assert_eq!((outcome.status.code(), &*outcome.stdout), (Some(128 + signal), ""));
+    }
+}
+
+#[test]
+fn without_init_such_a_program_ignores_them() {
     // The negative control: nothing forwards, and the kernel drops what the first process does not
     // handle itself.
-    let mut running =
-        Container::bare(&sh("echo ready; read go; echo alive")).stdin(Stdio::piped()).start();
+    let mut running = Container::bare(&sh(PLAIN)).stdin(Stdio::piped()).start();
     running.expect("ready");
-    running.signal(libc::SIGTERM);
+    ENDING.iter().for_each(|signal| running.signal(*signal));
     drop(running.stdin.take());
     running.expect("alive");
-    running.finish();
+    assert_eq!(running.finish().status.code(), Some(6));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 
+use nix::libc;
 use tempfile::NamedTempFile;
 
 use crate::chance::Chance;
@@ -361,4 +362,65 @@ fn two_thousand_command_lines_are_read_as_by_this_machines_own() {
     assert_eq!((ours.len(), theirs.len()), (LINES, LINES));
     let ran = ours.iter().filter(|it| it.starts_with('[')).count();
     assert!(ran > LINES / 5 && ran < LINES * 4 / 5, "{ran}");
+}
+
+#[test]
+fn not_first_user_and_group_are_the_commands() {
+    if left_out("not_first_user_and_group_are_the_commands") {
+        return;
+    }
+    for (options, expected) in [
+        ("-u app", "1000 1001 / 1001 50 1002 / /srv/app"),
+        ("-u app -g 1002", "1000 1002 / 1002 / /srv/app"),
+        ("-g staff", "0 50 / 50 / /old"),
+    ] {
+        let script = format!("$PID1 {options} sh -c '{WHO}'; true");
+        let outcome = with_accounts(Container::bare(&sh(&script))).env("HOME", "/old").run_to(0);
+        assert_eq!(outcome.stdout.trim_end(), expected, "{outcome:?}");
+    }
+}
+
+#[test]
+fn accounts_that_cannot_be_read_are_125() {
+    // What cannot even be opened, by root either.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let cover = move || {
+        let bind = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(&socket), c"/etc/group", None::<&str>, bind, None::<&str>)?;
+        Ok(())
+    };
+    let outcome = Container::init(&["-g", "staff", "true"]).setup(cover).run_to(125);
+    let line = "pid1: cannot run `true`: cannot read `/etc/group`: No such device or address\n";
+    assert_eq!((&*outcome.stdout, &*outcome.stderr), ("", line));
+    drop(listener);
+}
+
+const CAP_SETGID: i32 = 6;
+const CAP_SETUID: i32 = 7;
+
+/// Takes a capability from all programs that will be started, root's too.
+fn without_capability(container: Container, capability: i32) -> Container {
+    container.setup(move || {
+        // SAFETY: takes numbers.
+        match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    })
+}
+
+#[test]
+fn identities_that_are_refused_are_125() {
+    if left_out("identities_that_are_refused_are_125") {
+        return;
+    }
+    for (capability, what) in [(CAP_SETGID, "groups"), (CAP_SETUID, "user")] {
+        let container = Container::init(&["-u", "1234:1234", "true"]);
+        let outcome = without_capability(container, capability).run_to(125);
+        let line =
+            format!("pid1: cannot run `true`: cannot set the {what}: Operation not permitted\n");
+        assert_eq!((&*outcome.stdout, &*outcome.stderr), ("", &*line));
+    }
 }

@@ -221,3 +221,32 @@ fn init_without_root_waits_for_what_it_may_signal() {
     running.expect("got TERM");
     assert_eq!(running.finish().status.code(), Some(3));
 }
+
+#[test]
+fn json_names_may_hold_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("a\"b\\c");
+    let sleep =
+        ["/usr/bin/sleep", "/bin/sleep"].into_iter().find(|it| std::fs::exists(it).unwrap());
+    std::os::unix::fs::symlink(sleep.unwrap(), &program).unwrap();
+    let script = "(trap '' TERM; echo ready; exec \"$SLEEP\" 1000) & read go; exit 3";
+    let container = Container::init(&with(&["-v", "-t0.1", "--log=json"], script));
+    let container = container.env("SLEEP", program.to_str().unwrap()).stdin(Stdio::piped());
+    let mut running = container.start();
+    running.expect("ready");
+    let name = || {
+        let path = format!("/proc/{0}/task/{0}/children", running.init);
+        let child = std::fs::read_to_string(path).unwrap();
+        let path = format!("/proc/{0}/task/{0}/children", child.trim());
+        let grandchild = std::fs::read_to_string(path).unwrap();
+        std::fs::read_to_string(format!("/proc/{}/comm", grandchild.trim())).unwrap_or_default()
+    };
+    while name().trim_end() != "a\"b\\c" {
+        std::thread::yield_now();
+    }
+    drop(running.stdin.take());
+    let said = running.finish().stderr;
+    let line =
+        r#"{"program":"pid1","event":"ended","code":3,"remaining":1,"killed":1,"names":"a\"b\\c"}"#;
+    assert_eq!(said.lines().last(), Some(line));
+}

@@ -15,6 +15,8 @@ const NEEDS_ROOT: &[&str] = &[
     "group_alone_changes_the_group_only",
     "group_option_beats_the_users",
     "init_keeps_its_own_user",
+    "not_first_user_and_group_are_the_commands",
+    "identities_that_are_refused_are_125",
     "variables_do_what_options_do",
     "a_refused_kill_does_not_end_init",
     "init_does_not_wait_for_what_it_may_not_signal",

@@ -418,3 +418,17 @@ fn a_switch_whose_variable_is_0_is_off() {
     let quiet = Container::init(&with(&[], script)).env("PID1_VERBOSE", "0").run_to(3);
     assert_eq!(quiet.stderr, "");
 }
+
+#[test]
+fn kill_after_ends_everybody_and_gives_them_time() {
+    let script = "
+        trap : TERM
+        setsid sh -c 'trap \"echo got TERM; exit\" TERM; echo ready; while :; do sleep 1000 & wait; done' &
+        while :; do sleep 1000 & wait $!; done";
+    let options = ["--kill-after=0.2", "-t0.5"];
+    let mut running = Container::init(&with(&options, script)).start();
+    running.expect("ready");
+    running.signal(libc::SIGTERM);
+    running.expect("got TERM");
+    assert_eq!(running.finish().status.code(), Some(137));
+}

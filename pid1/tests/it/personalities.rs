@@ -406,7 +406,7 @@ fn catatonit_reaps_while_it_pauses() {
     });
     let running = container.start();
     running.wait_until_idle();
-    assert_eq!(children(&running), ['S']);
+    assert_eq!(children(&running).len(), 1);
     drop(release);
     let deadline = Instant::now() + DEADLINE;
     while !children(&running).is_empty() {

@@ -61,7 +61,9 @@ fn without_init_such_a_program_ignores_them() {
     // handle itself.
     let mut running = Container::bare(&sh(PLAIN)).stdin(Stdio::piped()).start();
     running.expect("ready");
-    ENDING.iter().for_each(|signal| running.signal(*signal));
+    for signal in ENDING {
+        running.signal(signal);
+    }
     drop(running.stdin.take());
     running.expect("alive");
     assert_eq!(running.finish().status.code(), Some(6));
@@ -206,4 +208,67 @@ fn a_fault_of_inits_own_ends_it() {
     memory.unwrap().write_all_at(&[0x0f, 0x0b], u64::from_str_radix(next, 16).unwrap()).unwrap();
     running.signal(libc::SIGUSR1);
     assert_eq!(running.finish().status.signal(), Some(libc::SIGILL));
+}
+
+/// The process ids of the first process's children, as seen from outside.
+fn child(running: &Running) -> i32 {
+    let path = format!("/proc/{0}/task/{0}/children", running.init);
+    fs::read_to_string(path).unwrap().trim().parse().expect("there is one child")
+}
+
+#[test]
+fn sigchld_is_not_forwarded() {
+    let script =
+        "trap 'echo CHLD' CHLD; trap 'echo USR1' USR1; echo ready; read go; read go; read go";
+    let mut running = Container::init(&sh(script)).stdin(Stdio::piped()).start();
+    running.expect("ready");
+    running.signal(libc::SIGCHLD);
+    running.wait_until_idle();
+    running.signal(libc::SIGUSR1);
+    running.expect("USR1");
+    // The negative control: it would have said so.
+    // SAFETY: takes two numbers; the process is ours.
+    assert_eq!(unsafe { libc::kill(child(&running), libc::SIGCHLD) }, 0);
+    running.expect("CHLD");
+    running.destroy();
+}
+
+/// Has the first process inherit a child that is dead already, of which it was told when that
+/// meant nothing yet.
+fn with_a_dead_child(container: Container) -> Container {
+    container.setup(|| {
+        // SAFETY: between fork and exec; the child does nothing but end. It is waited for without
+        // being reaped, and what is written on the way lives here.
+        unsafe {
+            match nix::unistd::fork()? {
+                nix::unistd::ForkResult::Child => libc::_exit(0),
+                nix::unistd::ForkResult::Parent { .. } => {
+                    let mut info: libc::siginfo_t = std::mem::zeroed();
+                    let how = libc::WEXITED | libc::WNOWAIT;
+                    libc::waitid(libc::P_ALL, 0, &raw mut info, how);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_had_ended_before_we_started_is_reaped() {
+    let script = "echo ready; exec sleep 1000";
+    let mut running = with_a_dead_child(Container::init(&sh(script))).start();
+    running.expect("ready");
+    running.wait_until_idle();
+    let states = children(&running);
+    assert!(states.len() == 1 && states != ['Z'], "{states:?}");
+    running.destroy();
+}
+
+#[test]
+fn without_init_it_stays_a_zombie() {
+    let script = "echo ready; exec sleep 1000";
+    let mut running = with_a_dead_child(Container::bare(&sh(script))).start();
+    running.expect("ready");
+    assert_eq!(children(&running), ['Z']);
+    running.destroy();
 }

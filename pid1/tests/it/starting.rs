@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
 
-use crate::container::{Container, sh, with};
+use crate::container::{Container, pid1, sh, with};
 use crate::limits::left_out;
 
 #[track_caller]
@@ -222,7 +222,9 @@ fn closed_standard_descriptors_are_not_fatal() {
     Container::init(&sh("exit 5")).setup(close(0, 0)).run_to(5);
     Container::init(&sh("exit 5")).setup(close(0, 2)).run_to(5);
     Container::init(&["-vvv", "no-such"]).setup(close(0, 2)).run_to(127);
-    Container::init(&["-u", "0:0", "no-such"]).setup(close(2, 2)).run();
+    // The file that is read for it takes the number of standard error, and gives it back.
+    let code = if nix::unistd::geteuid().is_root() { 127 } else { 125 };
+    Container::init(&["-u", "0:0", "no-such"]).setup(close(2, 2)).run_to(code);
 }
 
 #[test]
@@ -317,4 +319,61 @@ fn a_terminal_or_pipe_that_is_gone_is_not_fatal() {
     drop(reader);
     let container = Container::init(&["-vvv", "sh", "-c", "exit 5"]).stderr(OwnedFd::from(writer));
     container.run_to(5);
+}
+
+#[test]
+fn without_a_shell_a_script_without_an_interpreter_line_is_126() {
+    let path = file("exit 4\n", 0o755);
+    let name = path.to_str().unwrap();
+    // Programs are hidden by a folder that has none but the emulator, if that is where it lives.
+    let folder = tempfile::tempdir().unwrap();
+    let words = pid1().into_iter().map(std::path::PathBuf::from);
+    for program in words.filter(|it| it.parent() == Some(Path::new("/usr/bin"))) {
+        fs::copy(&program, folder.path().join(program.file_name().unwrap())).unwrap();
+    }
+    let hide = move || {
+        mount(Some(folder.path()), c"/bin", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(io::Error::from)
+    };
+    let outcome = Container::init(&[name]).setup(hide).run_to(126);
+    assert_eq!(outcome.stderr, format!("pid1: cannot run `{name}`: Exec format error\n"));
+}
+
+/// Has the kernel behave as one from before Linux 5.9, which knows no `close_range`.
+fn forbid_close_range() -> io::Result<()> {
+    // The same number on all processors.
+    let number = 436;
+    let not_known = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let [load, equals, give] = [
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    ]
+    .map(|code| u16::try_from(code).expect("all of them are short"));
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut steps = [
+        step(load, 0, 0),
+        step(equals, 1, number),
+        step(give, 0, not_known),
+        step(give, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: 4, filter: steps.as_mut_ptr() };
+    set_no_new_privs()?;
+    // SAFETY: the filter lives here, and is as long as it says.
+    let set =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    // SAFETY: the numbers name no descriptor.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) };
+    if set == 0 && closed == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+#[test]
+fn on_an_old_kernel_init_keeps_no_descriptor_above_2_either() {
+    let script = "while [ -e /proc/1/fd/7 ]; do :; done; exec ls /proc/1/fd";
+    let (_reader, container) = Container::init(&sh(script)).with_pipe_to_write();
+    let outcome = container.setup(forbid_close_range).run_to(0);
+    assert_eq!(outcome.stdout, "0\n1\n2\n");
 }

@@ -148,9 +148,11 @@ fn no_time_at_all_kills_at_once() {
 #[test]
 fn a_full_standard_error_does_not_hold_up_the_end() {
     let (reader, writer) = std::io::pipe().unwrap();
-    // The child fills it, being one that gives up where it would have to wait.
-    let script =
-        "dd if=/dev/zero bs=4096 count=100 oflag=nonblock of=/proc/$$/fd/2 2>/dev/null; exit 3";
+    // The child fills it, being one that gives up where it would have to wait. The shell's own is
+    // another one while it runs `dd`.
+    let script = "
+        fill() { dd if=/dev/zero bs=$1 count=1000 oflag=nonblock of=/proc/1/fd/2 2>/dev/null; }
+        fill 4096; fill 1; fill 1 && exit 4; exit 3";
     let container = Container::init(&with(&["-vvv"], script)).stderr(writer);
     container.run_to(3);
     drop(reader);

@@ -29,7 +29,7 @@ const INITS: usize = 50;
 const MANY_INITS: usize = 500;
 
 /// The long form may take that long on a slow machine, under an emulator.
-const LONG_DEADLINE: Duration = Duration::from_mins(5);
+pub const LONG_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Says that the test runs in a process of its own.
 const ALONE: &str = "PID1_TEST_IS_ALONE";

@@ -24,9 +24,8 @@ const PID1_RS: &str = "0.1.6";
 
 /// What stands under the table.
 const NOTE: &str = "
-`*`: not run. The option is not among those that the program lists, or, for fpco/pid1, it was read.
-`?`: not known.
-All else was run in PID namespaces, with Debian's binaries and pid1-rs' own.
+`*`: not run, the option is not among those that the program lists.
+All else was run in PID namespaces, with Debian's binaries (fpco/pid1 is its package `pid1`) and pid1-rs' own.
 ";
 
 const START: &str = "<!-- compare: written by `cargo xtask compare --readme` -->";
@@ -44,15 +43,9 @@ pub fn compare(context: &Context, flags: &flags::Compare) -> Result<()> {
             context.ui.say(format!("{}: {}", peer.name, row.name));
             cells.push(cell(row, peer)?);
         }
-        if !flags.own {
-            cells.push(read(row.fpco));
-        }
         table.push(cells);
     }
-    let mut names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
-    if !flags.own {
-        names.push("fpco/pid1");
-    }
+    let names: Vec<_> = peers.iter().map(|peer| peer.name).collect();
     let text = markdown(&names, &table);
     if flags.readme {
         let readme = paths::root().join("pid1/README.md");
@@ -65,9 +58,10 @@ pub fn compare(context: &Context, flags: &flags::Compare) -> Result<()> {
 fn all(context: &Context) -> Result<Vec<Peer>> {
     let mut all = vec![peers::own()?];
     for name in ["tini", "dumb-init", "catatonit"] {
-        all.push(peers::debian(name)?);
+        all.push(peers::debian(context, name)?);
     }
     all.push(Peer { name: "pid1-rs", path: Some(pid1_rs(context)?) });
+    all.push(Peer { name: "fpco/pid1", path: Some(fpco_pid1(context)?) });
     Ok(all)
 }
 
@@ -83,13 +77,21 @@ fn pid1_rs(context: &Context) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// fpco's program, as Debian builds it. Its package would install it as `pid1`, which is our name,
+/// too.
+fn fpco_pid1(context: &Context) -> Result<PathBuf> {
+    let script = "apt-get -qq download pid1; dpkg-deb --extract pid1_*.deb .";
+    Ok(peers::made(context, "fpco-pid1", script)?.join("usr/bin/pid1"))
+}
+
 /// What `peer` does in the experiment of `row`.
 fn cell(row: &Row, peer: &Peer) -> Result<String> {
     let options = match &row.options {
         None => Some(&[][..]),
         Some(options) => spelled(options, peer.name),
     };
-    let Some(options) = options else { return Ok(read("no")) };
+    // Not run.
+    let Some(options) = options else { return Ok("no*".to_string()) };
     let output = run(row, peer, options).with_context(|| format!("cannot run {}", peer.name))?;
     Ok(verdict(row, &output))
 }
@@ -100,7 +102,8 @@ fn spelled<'a>(options: &Options, name: &str) -> Option<&'a [&'static str]> {
         "tini" => options.tini,
         "dumb-init" => options.dumb_init,
         "catatonit" => options.catatonit,
-        _ => options.pid1_rs,
+        "pid1-rs" => options.pid1_rs,
+        _ => options.fpco_pid1,
     }
 }
 
@@ -150,11 +153,6 @@ fn verdict(row: &Row, output: &Output) -> String {
     }
 }
 
-/// The mark of a cell that was not run.
-fn read(cell: &str) -> String {
-    if cell == "?" { cell.to_string() } else { format!("{cell}*") }
-}
-
 fn markdown(names: &[&str], table: &[Vec<String>]) -> String {
     let mut text = format!("| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for cells in table {
@@ -188,13 +186,8 @@ mod tests {
 
     #[test]
     fn a_table_has_a_column_an_init() {
-        let table = vec![vec!["reaps".to_string(), "yes".to_string(), read("no")]];
+        let table = vec![vec!["reaps".to_string(), "yes".to_string(), "no*".to_string()]];
         let text = markdown(&["one", "two"], &table);
         assert_eq!(text, "| | one | two |\n|---|---|---|\n| reaps | yes | no* |\n");
-    }
-
-    #[test]
-    fn what_is_unknown_needs_no_mark() {
-        assert_eq!([read("?"), read("5 s always")], ["?", "5 s always*"]);
     }
 }

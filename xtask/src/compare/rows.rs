@@ -8,6 +8,7 @@ pub struct Options {
     pub dumb_init: Option<&'static [&'static str]>,
     pub catatonit: Option<&'static [&'static str]>,
     pub pid1_rs: Option<&'static [&'static str]>,
+    pub fpco_pid1: Option<&'static [&'static str]>,
 }
 
 /// What shows that an init does it.
@@ -32,25 +33,37 @@ pub struct Row {
     /// The words after the options, with `$PROBE` and `$SCRATCH` for the shell to fill in.
     pub program: &'static str,
     pub judge: Judge,
-    /// What the documentation says of fpco/pid1, which is not run.
-    pub fpco: &'static str,
 }
 
 const EXEC: &str = r#"exec "$@""#;
 
+/// At the head of a session with a terminal, as engines have it, and in a PID namespace within
+/// ours, since the other end of the terminal has to be outside of it.
+const TYPED: &str = r#"
+{ sleep 0.5; printf 'sleep 60\n'; sleep 0.5; printf '\032'; sleep 0.5
+  printf 'echo ali""ve\n'; sleep 0.3; printf 'exit\nexit\n'; sleep 0.3; } |
+  script -qec "unshare --pid --fork --mount-proc --kill-child=KILL setsid --ctty $*" /dev/null"#;
+
 const fn row(name: &'static str, program: &'static str, judge: Judge) -> Row {
-    Row { name, before: EXEC, options: None, program, judge, fpco: "?" }
+    Row { name, before: EXEC, options: None, program, judge }
 }
 
-const NO_OPTIONS: Options =
-    Options { pid1: &[], tini: None, dumb_init: None, catatonit: None, pid1_rs: None };
+const NO_OPTIONS: Options = Options {
+    pid1: &[],
+    tini: None,
+    dumb_init: None,
+    catatonit: None,
+    pid1_rs: None,
+    fpco_pid1: None,
+};
 
 /// Every row, as the table has them. pid1's answer is yes everywhere.
 pub const ROWS: &[Row] = &[
     row("exits with the program's code", "exit 7", Judge::Code(7)),
     row("exits with 128 + the signal that ended it", "kill -TERM $$", Judge::Code(143)),
     row("… a real-time signal too", "exec $PROBE probe die 40", Judge::Code(168)),
-    row("forwards TERM and INT", "signals='15 2'; count", Judge::Says("all came")),
+    row("forwards TERM", "signals='15'; count", Judge::Says("all came")),
+    row("forwards INT", "signals='2'; count", Judge::Says("all came")),
     row("forwards HUP, QUIT, USR1, USR2", "signals='1 3 10 12'; count", Judge::Says("all came")),
     row(
         "forwards ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS",
@@ -58,20 +71,78 @@ pub const ROWS: &[Row] = &[
         Judge::Says("all came"),
     ),
     row("forwards real-time signals", "signals='35 40 64'; count", Judge::Says("all came")),
+    row(
+        "… to the program's whole process group, if asked",
+        "( trap 'echo member' USR1; : > $SCRATCH/ready; pause ) & trap : USR1
+        until [ -e $SCRATCH/ready ]; do sleep 0.05; done; kill -USR1 1; pause",
+        Judge::Says("member"),
+    )
+    .with(Options {
+        pid1: &["--signal-group"],
+        tini: Some(&["-g"]),
+        dumb_init: Some(&[]),
+        catatonit: Some(&["-g"]),
+        ..NO_OPTIONS
+    }),
+    row(
+        "stays when it may not signal the program",
+        "( sleep 0.3; kill -USR1 1 ) & \
+        exec setpriv --reuid=65534 --clear-groups sh -c 'sleep 0.8; exit 7'",
+        Judge::Code(7),
+    )
+    .before(r#"exec setpriv --bounding-set=-kill "$@""#),
     row("reaps orphans", "exec $PROBE probe orphans 20", Judge::Says("0 zombies")),
     row(
         "what remains at the end gets SIGTERM and time to act on it",
         "remain :",
         Judge::Says("finished"),
-    )
-    .read("yes"),
+    ),
     row("… what is stopped too", "remain 'kill -STOP $pid'", Judge::Says("finished")),
-    row("leaves as soon as nothing is left", "setsid sleep 60 & exit 7", Judge::Code(7))
-        .read("5 s always"),
+    row("leaves as soon as nothing is left", "setsid sleep 60 & exit 7", Judge::Says("at once"))
+        .before(
+            r#"timeout --signal=KILL 3 unshare --pid --fork --mount-proc --kill-child=KILL "$@"
+            [ $? = 7 ] && echo at once"#,
+        ),
+    row(
+        "waits for all that is left instead, if asked",
+        "(sleep 0.5; echo last) & exit 7",
+        Judge::Says("last"),
+    )
+    .with(Options { pid1: &["--wait-all"], ..NO_OPTIONS }),
+    row(
+        "ends though nobody reads what it says",
+        "dd if=/dev/zero bs=4096 count=100 oflag=nonblock of=/proc/1/fd/2 2> /dev/null; exit 7",
+        Judge::Code(7),
+    )
+    .before(r#"mkfifo $SCRATCH/full; exec 8<> $SCRATCH/full; exec "$@" 2>&8"#)
+    .with(Options {
+        pid1: &["-vvv"],
+        tini: Some(&["-vvv"]),
+        dumb_init: Some(&["-v"]),
+        catatonit: Some(&[]),
+        pid1_rs: Some(&[]),
+        fpco_pid1: Some(&[]),
+    }),
+    row("lets Ctrl-Z stop what a shell runs", "=-- sh -i", Judge::Says("alive")).before(TYPED),
+    row(
+        "hands on ignored and blocked signals",
+        // Not in a shell, which would have its own.
+        "=-- grep -ozE SigBlk:.{14}[2367abef].{3}SigIgn:.{16}[13579bdf] /proc/self/status",
+        Judge::Says("SigBlk"),
+    )
+    .before(r#"exec env --ignore-signal=HUP --block-signal=USR1 "$@""#),
+    row(
+        "hands on sockets (`LISTEN_PID`)",
+        "[ $LISTEN_PID = $$ ] && echo mine",
+        Judge::Says("mine"),
+    )
+    .before(r#"LISTEN_PID=1; export LISTEN_PID; exec "$@""#),
     row("runs where SIGCHLD was ignored", "exit 7", Judge::Code(7))
         // A shell would not keep it ignored over an exec.
         .before(r#"exec env --ignore-signal=CHLD "$@""#),
     row("runs with a closed stdin", "exit 7", Judge::Code(7)).before(r#"exec "$@" <&-"#),
+    row("runs without /proc", "exit 7", Judge::Code(7))
+        .before(r#"mount -t tmpfs none /proc; exec "$@""#),
     row("keeps no descriptor above 2 open", "closed", Judge::Says("closed"))
         .before(r#"exec "$@" 9</dev/null"#),
     row("sleeps while nothing happens", "idle", Judge::Says("idle")),
@@ -88,6 +159,7 @@ pub const ROWS: &[Row] = &[
     .with(Options {
         pid1: &["-u", "65534:65534"],
         pid1_rs: Some(&["-u", "65534", "-g", "65534"]),
+        fpco_pid1: Some(&["-u", "nobody", "-g", "nogroup"]),
         ..NO_OPTIONS
     }),
     row(
@@ -113,6 +185,7 @@ pub const ROWS: &[Row] = &[
     .with(Options {
         pid1: &["--kill-after", "0.2", "-t", "0.2"],
         pid1_rs: Some(&["-t", "1"]),
+        fpco_pid1: Some(&["-t", "1"]),
         ..NO_OPTIONS
     }),
     row(
@@ -131,7 +204,22 @@ pub const ROWS: &[Row] = &[
             dumb_init: Some(&[]),
             catatonit: Some(&[]),
             pid1_rs: Some(&[]),
+            fpco_pid1: Some(&[]),
         }),
+    row(
+        "tells the program when its own parent dies",
+        "trap 'echo orphaned; exit' USR1; : > $SCRATCH/ready; pause",
+        Judge::Says("orphaned"),
+    )
+    .before(
+        r#"sh -c '"$@" & wait' sh "$@" & parent=$!
+        until [ -e $SCRATCH/ready ]; do sleep 0.05; done; kill -KILL $parent; sleep 1"#,
+    )
+    .with(Options {
+        pid1: &["-s", "--parent-death-signal", "USR1"],
+        tini: Some(&["-s", "-p", "SIGUSR1"]),
+        ..NO_OPTIONS
+    }),
 ];
 
 impl Row {
@@ -142,11 +230,6 @@ impl Row {
 
     const fn with(mut self, options: Options) -> Row {
         self.options = Some(options);
-        self
-    }
-
-    const fn read(mut self, fpco: &'static str) -> Row {
-        self.fpco = fpco;
         self
     }
 }

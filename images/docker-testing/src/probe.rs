@@ -31,6 +31,7 @@ pub fn run(arguments: &[&str]) -> Result {
         ["ids"] => say(format!("{}:{}", geteuid(), getegid())),
         ["owner", path] => owner(path),
         ["directory"] => directory(),
+        ["listens"] => listens(),
         ["write", path] => write(path),
         ["starts", path, text] => starts(path, text),
         ["forwarded", signals @ ..] => signals.iter().try_for_each(|signal| {
@@ -38,6 +39,7 @@ pub fn run(arguments: &[&str]) -> Result {
             sent_as(signal, signal)
         }),
         ["rewritten", from, to] => sent_as(parse(from, "a signal")?, parse(to, "a signal")?),
+        ["drained"] => drained(),
         ["group", signal] => group(parse(signal, "a signal")?),
         ["wait", signal] => wait(parse(signal, "a signal")?),
         ["orphans", count] => orphans(parse(count, "a number")?),
@@ -55,7 +57,8 @@ pub fn run(arguments: &[&str]) -> Result {
             tools::execute(program, &[&[*name], arguments].concat())
         }
         ["ignoring-children", words @ ..] => sys::ignore_children().and_then(|()| execute(words)),
-        ["without-stdin", words @ ..] => without_stdin(words),
+        ["without-stdin", words @ ..] => without(&[0], words),
+        ["without-stdio", words @ ..] => without(&[0, 1, 2], words),
         ["answer", signal] => answer(parse(signal, "a signal")?),
         ["release", count] => release(parse(count, "a number")?),
         _ => Err(format!("no such probe: {}", arguments.join(" "))),
@@ -74,10 +77,19 @@ fn execute(words: &[&str]) -> Result {
     tools::execute(program, words)
 }
 
-/// Becomes another program, which has no standard input.
-fn without_stdin(words: &[&str]) -> Result {
-    nix::unistd::close(0).map_err(|err| format!("cannot close stdin: {}", err.desc()))?;
+/// Becomes another program, which lacks those standard `descriptors`.
+fn without(descriptors: &[i32], words: &[&str]) -> Result {
+    for descriptor in descriptors {
+        nix::unistd::close(*descriptor)
+            .map_err(|err| format!("cannot close {descriptor}: {}", err.desc()))?;
+    }
     execute(words)
+}
+
+/// Fails unless sockets handed on would be ours.
+fn listens() -> Result {
+    let named = std::env::var("LISTEN_PID").unwrap_or_default();
+    if named == getpid().to_string() { Ok(()) } else { Err(format!("they are `{named}`'s")) }
 }
 
 /// Prints the number of the user who owns `path`.
@@ -122,6 +134,21 @@ fn sent_as(from: i32, to: i32) -> Result {
         return Err(format!("signal {from} to PID 1 did not arrive here as {to}"));
     }
     say(format!("{to} forwarded"))
+}
+
+/// Sends SIGTERM to PID 1, which should keep it to itself for now, and a second time, when it
+/// should come at once.
+fn drained() -> Result {
+    let term = sys::Held::new(nix::libc::SIGTERM)?;
+    sys::kill(Pid::from_raw(1), nix::libc::SIGTERM)?;
+    // Of several signals the one with the lowest number is taken first: once this one is here,
+    // nothing else is on its way.
+    sent_as(nix::libc::SIGWINCH, nix::libc::SIGWINCH)?;
+    if term.comes_within(Duration::ZERO) {
+        return Err("SIGTERM was not held back".to_string());
+    }
+    sys::kill(Pid::from_raw(1), nix::libc::SIGTERM)?;
+    if term.comes_within(FORWARDED_WITHIN) { Ok(()) } else { Err("SIGTERM did not come".into()) }
 }
 
 /// Sends `signal` to PID 1, which should hand it on to our child as well.

@@ -103,6 +103,12 @@ fn exit_codes() -> Vec<Check> {
             .complains("pid1: cannot run `no-such-program`"),
         Check::new("what is no program is 126", Run::new(&["/proc"])).exits(126),
         Check::new("SIGTERM is 143", probe(&format!("die {SIGTERM}"))).exits(128 + SIGTERM),
+        Check::new(
+            "without an init SIGTERM does nothing",
+            probe(&format!("die {SIGTERM}")).without_init(),
+        )
+        .exits(1)
+        .complains("did nothing"),
         Check::new("SIGKILL is 137", probe(&format!("die {SIGKILL}"))).exits(128 + SIGKILL),
         Check::new("a real-time signal is 128 + its number", probe(&format!("die {REAL_TIME}")))
             .exits(128 + REAL_TIME),
@@ -144,6 +150,7 @@ fn supervision(surroundings: &Surroundings) -> Vec<Check> {
         Check::new("SIGCHLD may have been ignored", through("ignoring-children", probe("exit 42")))
             .exits(42),
         Check::new("stdin may be closed", through("without-stdin", probe("exit 42"))).exits(42),
+        Check::new("all three may be closed", through("without-stdio", probe("exit 42"))).exits(42),
     ]
 }
 
@@ -154,7 +161,9 @@ fn ending() -> Vec<Check> {
         Check::new("without an init it may not", probe("grace 2").without_init()).prints(""),
         // Once, emulated, it said nothing, and nobody knows why: if it happens again, this tells.
         Check::new("so may what has stopped", given("-vvv", "stopped")).prints("Got a TERM\n"),
+        Check::new("without an init it may not either", probe("stopped").without_init()).prints(""),
         Check::new("so may another session", probe("session")).prints("Got a TERM\n"),
+        Check::new("without an init that may not", probe("session").without_init()).prints(""),
         Check::new("what will not end is killed", given("-v --timeout 0.1", "stubborn"))
             .complains("1 killed"),
     ]
@@ -176,6 +185,8 @@ fn options(surroundings: &Surroundings) -> Vec<Check> {
         Check::new("--signal-group", given("--signal-group", &format!("group {SIGTERM}"))),
         Check::new("--wait-all", given("--wait-all", "late")).prints("left to PID 1\n"),
         Check::new("--kill-after", hang).exits(128 + SIGKILL).prints("ready\n"),
+        Check::new("--drain", given("--drain 1000", "drained")),
+        Check::new("LISTEN_PID is the program's", having("LISTEN_PID=1", "listens")),
         Check::new("--log json", given("-v --log json", "exit 42")).exits(42).complains("{\""),
         Check::new("--version", Run::new(&["--version"])).mentions("pid1 "),
         Check::new("a wrong option is 125", Run::new(&["--no-such"]))
@@ -186,19 +197,21 @@ fn options(surroundings: &Surroundings) -> Vec<Check> {
     checks
 }
 
+/// `run` by root, whoever the image is for: only he can become another.
+fn of_root(run: Run) -> Run {
+    Run { user: Some("0:0".to_string()), ..run }
+}
+
 /// pid1 starts its program as another user, and stays who it is.
 fn other_user(surroundings: &Surroundings) -> Vec<Check> {
-    // Whoever the image is for: only root can.
-    let as_root = |words: &str| {
-        let run = given(&format!("--user {NONROOT}"), words);
-        Run { user: Some("0:0".to_string()), ..run }
-    };
+    let as_root = |words: &str| of_root(given(&format!("--user {NONROOT}"), words));
     if surroundings.only_us {
         let check = Check::new("--user needs other users", as_root("ids"));
         return vec![check.exits(125).complains("pid1: cannot ")];
     }
     vec![
         Check::new("--user", as_root("ids")).prints("65532:65532\n"),
+        Check::new("--group", of_root(given("--group 65532", "ids"))).prints("0:65532\n"),
         Check::new("pid1 itself stays root", as_root("owner /proc/1")).prints("0\n"),
     ]
 }

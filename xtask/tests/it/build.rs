@@ -175,3 +175,17 @@ fn mentioning(folder: &Path) -> Vec<PathBuf> {
     };
     processes.filter(mentions).collect()
 }
+
+/// In bytes; on the other platforms twice as much.
+const MOST_ON_AMD64: u64 = 60_000;
+
+#[test]
+fn on_every_platform_pid1_is_small() {
+    // As far as they were built: `cargo xtask test` builds all nine.
+    for platform in fs::read_dir(built::target().join("dist/bin")).unwrap() {
+        let platform = platform.unwrap();
+        let size = fs::metadata(platform.path().join("pid1")).unwrap().len();
+        let most = MOST_ON_AMD64 * if platform.file_name() == "linux-amd64" { 1 } else { 2 };
+        assert!(size <= most, "{}: {size}", platform.path().display());
+    }
+}

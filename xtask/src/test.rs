@@ -41,8 +41,8 @@ enum Init {
 
 /// Package by package: together, cargo would build the xtask anew, with what the others ask of
 /// nix. The contract of the init is tested for a 32-bit and a big-endian platform, too, and once
-/// more with every access to memory checked. What is inside of it is tested with 32 bits, too, where
-/// that takes no emulator: one would need minutes for what chance makes up.
+/// more with every access to memory checked. What is inside of it is tested with 32 bits, too,
+/// where that takes no emulator: one would need minutes for what chance makes up.
 fn suites() -> Vec<Suite> {
     let foreign: [&Platform; 3] = ["linux/386", "linux/arm/v7", "linux/s390x"]
         .map(|name| name.parse().expect("it is in the table"));
@@ -189,7 +189,7 @@ pub fn test(context: &Context, flags: &flags::Test) -> Result<()> {
 
 impl Suite {
     /// Whether the init is used hard: 30 s of signals, 100,000 orphans, 500 inits in a row. Once
-    /// for this machine, and for a 32-bit and a big-endian platform, which takes a minute or two each.
+    /// for this machine, and for a 32-bit and a big-endian platform: a minute or two each.
     fn is_hard(&self) -> bool {
         match self.init {
             Init::Own => self.package == "pid1",

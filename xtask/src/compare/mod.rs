@@ -25,7 +25,8 @@ const PID1_RS: &str = "0.1.6";
 /// What stands under the table.
 const NOTE: &str = "
 `*`: not run, the option is not among those that the program lists.
-All else was run in PID namespaces, with Debian's binaries (fpco/pid1 is its package `pid1`) and pid1-rs' own.
+All else was run in PID namespaces, with Debian's binaries and pid1-rs' own.
+fpco/pid1 is Debian's package `pid1`.
 ";
 
 const START: &str = "<!-- compare: written by `cargo xtask compare --readme` -->";

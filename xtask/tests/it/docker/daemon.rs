@@ -52,8 +52,10 @@ impl Daemon {
         let path = |name: &str| folder.path().join(name);
         fs::copy(built::pid1(), path("docker-init")).unwrap();
         fs::write(path("config"), r#"{"features": {"containerd-snapshotter": true}}"#).unwrap();
-        let mut command = Command::new("dockerd");
-        command.env("PATH", path_of_administrators());
+        // In a network of its own: where it is told to have no bridge, it removes `docker0`, and
+        // with it that of the docker that people use here.
+        let mut command = Command::new("unshare");
+        command.env("PATH", path_of_administrators()).args(["--net", "dockerd"]);
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
         command.arg("--host").arg(format!("unix://{}", path("socket").display()));
         for (flag, name) in [

@@ -25,7 +25,8 @@ const READY: &str = "ready\n";
 pub struct Daemon {
     /// Short: a socket's path may have 108 bytes.
     folder: TempDir,
-    child: Child,
+    /// None where it is somebody else's.
+    child: Option<Child>,
 }
 
 impl Daemon {
@@ -47,13 +48,18 @@ impl Daemon {
         Some(daemon)
     }
 
+    /// That of the machine, for what has to reach the machine's own servers.
+    pub fn of_the_machine() -> Daemon {
+        Daemon { folder: tempfile::tempdir().unwrap(), child: None }
+    }
+
     fn start() -> Daemon {
         let folder = tempfile::Builder::new().prefix("d").tempdir_in("/tmp").unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::copy(built::pid1(), path("docker-init")).unwrap();
         fs::write(path("config"), r#"{"features": {"containerd-snapshotter": true}}"#).unwrap();
-        // In a network of its own: where it is told to have no bridge, it removes `docker0`, and
-        // with it that of the docker that people use here.
+        // In a network of its own: told to have no bridge, it removes `docker0`, which may be that
+        // of the docker that people use here.
         let mut command = Command::new("unshare");
         command.env("PATH", path_of_administrators()).args(["--net", "dockerd"]);
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
@@ -70,7 +76,7 @@ impl Daemon {
         let log = fs::File::create(path("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().expect("`dockerd` is needed here");
-        let daemon = Daemon { folder, child };
+        let daemon = Daemon { folder, child: Some(child) };
         let up = comes_about(PATIENCE, || daemon.run(&["version"]).code == Some(0));
         let log = fs::read_to_string(daemon.path("log")).unwrap();
         assert!(up, "dockerd does not answer: {log}");
@@ -83,8 +89,11 @@ impl Daemon {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", format!("unix://{}", self.path("socket").display()));
-        command.env("DOCKER_CONFIG", self.folder.path()).args(arguments);
+        if self.child.is_some() {
+            command.env("DOCKER_HOST", format!("unix://{}", self.path("socket").display()));
+            command.env("DOCKER_CONFIG", self.folder.path());
+        }
+        command.args(arguments);
         command
     }
 
@@ -130,12 +139,13 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
-        if comes_about(PATIENCE, || !matches!(self.child.try_wait(), Ok(None))) {
+        let Some(child) = &mut self.child else { return };
+        let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+        if comes_about(PATIENCE, || !matches!(child.try_wait(), Ok(None))) {
             return;
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
         // Its own daemon, which it has not ended then.
         let containerd = fs::read_to_string(self.path("run/containerd/containerd.pid"));
         if let Some(pid) = containerd.ok().and_then(|pid| pid.trim().parse().ok()) {

@@ -132,11 +132,10 @@ fn outcome(run: &Run) -> (Option<i32>, String, String, bool) {
 }
 
 /// An image with a busybox and no init; its name.
-pub fn busybox(docker: &Daemon) -> String {
+pub fn busybox(docker: &Daemon, name: &str) {
     let context = tempfile::tempdir().unwrap();
     fs::write(context.path().join("Dockerfile"), userland(context.path())).unwrap();
-    docker.build("busybox", context.path());
-    "busybox".to_owned()
+    docker.build(name, context.path());
 }
 
 /// What to build an image from that has `binary` as its init.

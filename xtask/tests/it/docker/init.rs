@@ -88,9 +88,9 @@ fn stop_ends_a_program_at_once_with_143() {
 #[test]
 fn what_came_by_exec_gets_sigterm_and_time() {
     let Some(docker) = Daemon::get("what_came_by_exec_gets_sigterm_and_time") else { return };
-    let image = dockerfile::busybox(&docker);
+    dockerfile::busybox(&docker, "busybox");
     let run = ["run", "--detach", "--rm", "--init", "--network=none"];
-    let container = docker.must(&[&run[..], &[&image, "sleep", "1000"]].concat());
+    let container = docker.must(&[&run[..], &["busybox", "sleep", "1000"]].concat());
     let script = "trap 'sleep 0.5; echo tidied up; exit 7' TERM
         echo ready >&2; while :; do sleep 1000 & wait; done";
     let visitor = docker.start_until_ready(&["exec", container.trim(), "sh", "-c", script]);

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 
 use tempfile::TempDir;
@@ -21,16 +20,19 @@ const OTHER: &str = "linux/386";
 
 /// A release for two platforms whose images are in a registry, and a docker to build with.
 struct Released {
-    docker: Arc<Daemon>,
+    docker: Daemon,
     place: TempDir,
+    /// What the names of its images begin with.
+    prefix: String,
     // It ends with the test.
     _registry: Server,
 }
 
 impl Released {
     #[track_caller]
-    fn get(test: &str) -> Option<Released> {
-        let docker = Daemon::get(test)?;
+    fn new(test: &str) -> Released {
+        // Which can reach the registry.
+        let docker = Daemon::of_the_machine();
         let registry = Server::start(&Door::Open);
         let (place, host) = (place(), host());
         let repository = format!("{}/pid1", registry.address);
@@ -39,7 +41,20 @@ impl Released {
             line.extend(["--platform", platform, "--no-smoke", platform]);
         }
         succeeds(dist_in(place.path(), &line));
-        Some(Released { docker, place, _registry: registry })
+        let prefix = format!("pid1-snippet-{test}-{}", std::process::id());
+        Released { docker, place, prefix, _registry: registry }
+    }
+
+    fn image(&self) -> String {
+        format!("{}-image", self.prefix)
+    }
+
+    /// An image with a few programs, to put the init into.
+    #[track_caller]
+    fn base(&self) -> String {
+        let name = format!("{}-base", self.prefix);
+        busybox(&self.docker, &name);
+        name
     }
 
     fn folder(&self) -> PathBuf {
@@ -71,35 +86,41 @@ impl Released {
     }
 }
 
+impl Drop for Released {
+    fn drop(&mut self) {
+        // There may be none: that is no error of the test's.
+        let base = format!("{}-base", self.prefix);
+        self.docker.run(&["image", "rm", "--force", &self.image(), &base]);
+    }
+}
+
 #[test]
 fn a_static_program_runs_on_the_image_of_the_snippet() {
-    let test = "a_static_program_runs_on_the_image_of_the_snippet";
-    let Some(released) = Released::get(test) else { return };
+    let released = Released::new("from");
+    let image = released.image();
     let context = tempfile::tempdir().unwrap();
     // Any static program will do, and this one says who it is.
     fs::write(context.path().join("server"), released.binary(&host())).unwrap();
-    released.builds("Dockerfile.from", context.path(), &["--tag", "snippet-from"]);
+    released.builds("Dockerfile.from", context.path(), &["--tag", &image]);
     let version = format!("pid1 {}\n", env!("CARGO_PKG_VERSION"));
-    released.prints("snippet-from", &["/server", "--version"], &version);
-    let inspect = ["inspect", "--format", "{{.Config.Entrypoint}} {{.Config.Cmd}}", "snippet-from"];
+    released.prints(&image, &["/server", "--version"], &version);
+    let inspect = ["inspect", "--format", "{{.Config.Entrypoint}} {{.Config.Cmd}}", &image];
     assert_eq!(released.docker.must(&inspect), "[/sbin/pid1] [/server]\n");
 }
 
 #[test]
 fn the_init_that_a_snippet_copies_from_its_image_is_process_1() {
-    let test = "the_init_that_a_snippet_copies_from_its_image_is_process_1";
-    let Some(released) = Released::get(test) else { return };
-    let (context, base) = (tempfile::tempdir().unwrap(), busybox(&released.docker));
-    let base = format!("BASE={base}");
-    let options = ["--tag", "snippet-copy", "--build-arg", &base];
+    let released = Released::new("copy");
+    let (context, image) = (tempfile::tempdir().unwrap(), released.image());
+    let base = format!("BASE={}", released.base());
+    let options = ["--tag", &image, "--build-arg", &base];
     released.builds("Dockerfile.copy", context.path(), &options);
-    released.prints("snippet-copy", &["readlink", "/proc/1/exe"], "/sbin/pid1\n");
+    released.prints(&image, &["readlink", "/proc/1/exe"], "/sbin/pid1\n");
 }
 
 #[test]
 fn the_init_that_a_snippet_downloads_is_that_of_the_platform() {
-    let test = "the_init_that_a_snippet_downloads_is_that_of_the_platform";
-    let Some(released) = Released::get(test) else { return };
+    let released = Released::new("add");
     let context = tempfile::tempdir().unwrap();
     let release = format!("RELEASE=http://{}", serve(released.folder()));
     for platform in [&host(), OTHER] {
@@ -111,17 +132,16 @@ fn the_init_that_a_snippet_downloads_is_that_of_the_platform() {
         let built = fs::read(out.path().join("sbin/pid1")).unwrap();
         assert!(built == released.binary(platform), "{platform}");
     }
-    let (base, arguments) = (busybox(&released.docker), ["--build-arg", &release]);
-    let base = format!("BASE={base}");
-    let options = ["--tag", "snippet-add", "--build-arg", &base];
+    let (image, arguments) = (released.image(), ["--build-arg", &release]);
+    let base = format!("BASE={}", released.base());
+    let options = ["--tag", &image, "--build-arg", &base];
     released.builds("Dockerfile.add", context.path(), &[&options[..], &arguments].concat());
-    released.prints("snippet-add", &["readlink", "/proc/1/exe"], "/sbin/pid1\n");
+    released.prints(&image, &["readlink", "/proc/1/exe"], "/sbin/pid1\n");
 }
 
 #[test]
 fn a_download_that_was_changed_does_not_get_into_an_image() {
-    let test = "a_download_that_was_changed_does_not_get_into_an_image";
-    let Some(released) = Released::get(test) else { return };
+    let released = Released::new("changed");
     let changed = tempfile::tempdir().unwrap();
     let mut bytes = released.binary(&host());
     *bytes.last_mut().unwrap() ^= 1;

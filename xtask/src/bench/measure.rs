@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -121,6 +121,21 @@ impl Namespaces {
         let micros = micros.parse().with_context(|| format!("{}: `{micros}`", peer.name))?;
         Ok(Duration::from_micros(micros))
     }
+}
+
+/// Does `work`, with all that it starts, on one processor: with more, what is measured is above all
+/// how long the kernel takes to wake another one.
+pub fn on_one_processor<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let this = Pid::from_raw(0);
+    let all = sched_getaffinity(this).context("cannot ask for our processors")?;
+    // The last: what devices want is done by the first.
+    let last = (0..CpuSet::count()).rev().find(|it| all.is_set(*it) == Ok(true));
+    let mut one = CpuSet::new();
+    one.set(last.context("there is no processor")?).context("cannot name a processor")?;
+    sched_setaffinity(this, &one).context("cannot keep to one processor")?;
+    let result = work();
+    sched_setaffinity(this, &all).context("cannot return to all processors")?;
+    result
 }
 
 /// A process that ends with this value.

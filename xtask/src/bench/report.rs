@@ -95,7 +95,8 @@ pub fn markdown(report: &Report) -> String {
         text.extend(["| ", &cells.join(" | "), " |\n"]);
     }
     text + &format!(
-        "\nMeasured on {}, Linux {}, {}; behind each figure, how many times pid1's it is.\n",
+        "\nMeasured on {}, Linux {}, {}, starts on one of them; behind each figure, how many times \
+         pid1's it is.\n",
         report.date, report.kernel, report.machine
     )
 }
@@ -152,7 +153,7 @@ mod tests {
             rows,
         };
         let table = markdown(&report);
-        let last = "\nMeasured on 2026-01-31, Linux 6.1, riscv64, 8 cores; behind each figure, ";
+        let last = "\nMeasured on 2026-01-31, Linux 6.1, riscv64, 8 cores, starts on one of them; ";
         assert!(table.contains(last), "{table}");
         let rows: Vec<_> = table.lines().skip(2).take(3).collect();
         assert_eq!(

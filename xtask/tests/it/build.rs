@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::built::{self, Done, done, host};
+use crate::built::{self, done, host, succeeds};
 
 /// How long what we start may take to come as far as we wait for, and to end.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -33,13 +33,6 @@ fn target() -> TempDir {
     let target = tempfile::tempdir().unwrap();
     symlink(built::target().join("cross"), target.path().join("cross")).unwrap();
     target
-}
-
-#[track_caller]
-fn succeeds(command: &mut Command) -> Done {
-    let done = done(command);
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-    done
 }
 
 fn installed(target: &TempDir, package: &str) -> PathBuf {

@@ -45,11 +45,11 @@ fn build() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     readable(folder.path());
     let host = host();
-    must(Command::new(env!("CARGO_BIN_EXE_xtask")).args(["build", "--platform", &host]));
+    succeeds(Command::new(env!("CARGO_BIN_EXE_xtask")).args(["build", "--platform", &host]));
     fs::create_dir(folder.path().join("dist")).unwrap();
     copy(&target().join("dist/bin"), &folder.path().join("dist/bin"));
     fs::copy(env!("CARGO_BIN_EXE_xtask"), folder.path().join("xtask")).unwrap();
-    must(xtask_in(folder.path()).args(["image", "--platform", &host]));
+    succeeds(xtask_in(folder.path()).args(["image", "--platform", &host]));
     folder
 }
 
@@ -118,10 +118,12 @@ pub fn done(command: &mut Command) -> Done {
     Done::of(&command.output().unwrap())
 }
 
+/// Runs it to its end, which must be a success.
 #[track_caller]
-fn must(command: &mut Command) {
+pub fn succeeds(command: &mut Command) -> Done {
     let done = done(command);
     assert_eq!(done.code, Some(0), "{command:?}: {}", done.stderr);
+    done
 }
 
 /// A copy of [`folder`]'s images, to be spoiled.

@@ -4,19 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::built::{Done, done, target};
+use crate::built::{done, succeeds, target};
 use crate::docker_registry::reproduce::commit;
 use crate::push::fixture::tool;
 
 /// How long the installed pid1 may take to say its version, in seconds, before it is killed.
 const DEADLINE: &str = "20";
-
-#[track_caller]
-fn succeeds(command: &mut Command) -> Done {
-    let done = done(command);
-    assert_eq!(done.code, Some(0), "{command:?}: {}", done.stderr);
-    done
-}
 
 /// The packed crate, unpacked.
 fn unpacked(folder: &Path) -> PathBuf {

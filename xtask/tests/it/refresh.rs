@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::built::{Done, copy, done, host, target};
+use crate::dist::succeeds;
 use crate::docker_registry::bills::attached;
 use crate::docker_registry::reproduce::published;
 use crate::docker_registry::server::{Door, INDEX, Server, get};
@@ -81,12 +82,6 @@ impl Setting {
         assert_eq!(status, 200);
         sha256(&manifest)
     }
-}
-
-#[track_caller]
-fn succeeds(done: Done) -> Done {
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-    done
 }
 
 #[test]

@@ -3,14 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::built::{Done, done};
-
-#[track_caller]
-fn succeeds(command: &mut Command) -> Done {
-    let done = done(command);
-    assert_eq!(done.code, Some(0), "{command:?}: {}", done.stderr);
-    done
-}
+use crate::built::succeeds;
 
 #[test]
 fn the_compose_file_is_one() {

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use super::server::{Door, Server};
-use crate::built::{Done, done};
+use crate::built::done;
+use crate::dist::succeeds;
 
 /// As skopeo selects them: the architecture, and the variant where there is one.
 const PLATFORMS: [(&str, &str); 9] = [
@@ -17,12 +18,6 @@ const PLATFORMS: [(&str, &str); 9] = [
     ("riscv64", ""),
     ("loong64", ""),
 ];
-
-#[track_caller]
-fn succeeds(done: Done) -> Done {
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-    done
-}
 
 #[test]
 fn dist_pushes_what_it_tested_and_skopeo_pulls_every_platform() {

@@ -15,12 +15,12 @@ use flate2::write::GzEncoder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::server::{Door, INDEX, MANIFEST, Server};
 use crate::built::{Done, copy, done, host, target};
 use crate::push::fixture::{Project, Running, comes_about, tool};
+use crate::standins::sha256;
 
 const REVISION: &str = "org.opencontainers.image.revision";
 
@@ -151,10 +151,6 @@ fn describe(descriptor: &mut Value, bytes: &[u8]) -> String {
     descriptor["digest"] = json!(sha256(bytes));
     descriptor["size"] = json!(bytes.len());
     sha256(bytes)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
